@@ -1,0 +1,132 @@
+"""The record of runs: one JSON object a line, flat keys, appended and never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+# What a line holds, in this order. Accuracies in percent, times in seconds, counts as integers.
+SCHEMA: dict[str, type | tuple[type, ...]] = {
+    "schema": int,  # version of this table, 1
+    "dataset": str,
+    "data_sha256": str,  # of exactly the images and labels used, see data.Dataset.sha256
+    "train_images": int,
+    "test_images": int,
+    "arch": str,
+    "width": float,
+    "variant": str,  # where deconvolution stands in the network: "paper", exceptions included
+    "method": str,  # none, bn or nd
+    "options": str,  # options of the layers that differ from the variant's, "name=value ...", sorted; "" for none
+    "epochs": int,
+    "seed": int,
+    "optimizer": str,
+    "lr": float,
+    "schedule": str,
+    "momentum": float,
+    "weight_decay": float,
+    "batch_size": int,
+    "augment": str,
+    "loss": str,
+    "precision": str,
+    "processes": int,
+    "metric": str,  # what the next four are, in percent: "top-1"
+    # Training accuracy is measured on the batches as they are met during an epoch (augmented, the network in
+    # training mode and changing), test accuracy on the test images after it. The best test accuracy over the
+    # epochs was chosen by looking at the test images, as is usual in this literature; the last was not.
+    "train_best": float,
+    "train_last": float,
+    "test_best": float,
+    "test_last": float,
+    "curve": list,  # an object for each epoch: epoch, loss, train, test, train_seconds, test_seconds
+    "train_seconds": float,  # evaluation not included
+    "test_seconds": float,
+    "params": int,
+    "device": str,
+    "python": str,
+    "torch": str,
+    "ndlib": str,
+    "commit": (str, type(None)),  # of the checkout that ran, with "+" if ndlib/ was changed; None outside one
+    "date": str,  # ISO 8601, UTC
+    "command": str,
+}
+
+NAMES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "mnist": "MNIST",
+    "fashion-mnist": "Fashion-MNIST",
+    "photo-patches": "photo patches",
+    "vgg-small": "VGG-small",
+    "none": "plain",
+    "bn": "BN",
+    "nd": "ND",
+}
+
+
+class LedgerError(ValueError):
+    """A record does not have the form of the ledger."""
+
+
+def display_name(slug: str) -> str:
+    """The name shown for a slug of the ledger: ``cifar10`` is CIFAR-10, ``nd`` is ND. KeyError if there is none."""
+    return NAMES[slug]
+
+
+def validate(record: Record) -> None:
+    """Raise :class:`LedgerError` unless a record has exactly the keys and types of ``SCHEMA``."""
+    missing, unknown = SCHEMA.keys() - record.keys(), record.keys() - SCHEMA.keys()
+    if missing or unknown:
+        raise LedgerError(f"a ledger record lacks {sorted(missing)} and has unknown keys {sorted(unknown)}")
+    for key, kind in SCHEMA.items():
+        value = record[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise LedgerError(f"{key} must be {kind}, got {value!r}")
+    if record["schema"] != 1:
+        raise LedgerError(f"schema {record['schema']} is not known; this version writes and reads schema 1")
+    for key in ("train_best", "train_last", "test_best", "test_last"):
+        if not 0 <= record[key] <= 100:
+            raise LedgerError(f"{key} must be a percentage, got {record[key]}")
+
+
+def append(file: Path, record: Record) -> None:
+    """Add one validated record to a ledger, in a single write: a reader sees the whole line or none of it."""
+    validate(record)
+    line = json.dumps({key: record[key] for key in SCHEMA}, allow_nan=False) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab+") as stream:
+        if stream.tell() and not _ends_with_newline(stream):
+            line = "\n" + line  # an interrupted writer left half a line: keep it apart from this one
+        stream.write(line.encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _ends_with_newline(stream: Any) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return bool(stream.read(1) == b"\n")
+
+
+def read(*files: Path) -> list[Record]:
+    """All records of some ledgers. A damaged line is skipped with a warning that gives its number."""
+    records = []
+    for file in files:
+        for number, line in enumerate(file.read_text().splitlines(), start=1):
+            try:
+                record = json.loads(line)
+                validate(record)
+            except (ValueError, AttributeError) as error:
+                warnings.warn(f"{file}, line {number}: skipped, not a ledger record ({error})", stacklevel=2)
+            else:
+                records.append(record)
+    return records
+
+
+def select(records: Iterable[Record], **conditions: Any) -> list[Record]:
+    """The records whose keys have the given values: ``select(records, dataset="cifar10", method="nd")``."""
+    return [r for r in records if all(r[key] == value for key, value in conditions.items())]

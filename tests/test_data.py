@@ -1,0 +1,274 @@
+"""Data sets: where they come from, that they arrive whole or not at all, and that subsets are the same for all."""
+
+import hashlib
+import io
+import os
+import tarfile
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ndlib import data
+
+REAL = os.environ.get("NDLIB_DATA")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NDLIB_DATA", str(tmp_path))
+    return tmp_path
+
+
+def arrays(n=20, grey=False, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (28, 28) if grey else (32, 32, 3)
+    return {
+        "train_images": rng.integers(0, 256, (n, *shape), dtype=np.uint8),
+        "train_labels": np.arange(n) % 3,
+        "test_images": rng.integers(0, 256, (5, *shape), dtype=np.uint8),
+        "test_labels": np.arange(5) % 3,
+        "classes": np.array(["a", "b", "c"]),
+    }
+
+
+def shuffled(stored, seed):
+    order = np.random.default_rng(seed).permutation(len(stored["train_labels"]))
+    return stored | {key: stored[key][order] for key in ("train_images", "train_labels")}
+
+
+# The cache. -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_stored_set_comes_back_as_tensors(folder, grey):
+    stored = arrays(grey=grey)
+    data.write_npz(folder / "cifar10.npz", stored)
+    loaded = data.load("cifar10")
+    assert loaded.train_images.dtype == torch.uint8
+    assert loaded.train_images.shape == ((20, 1, 28, 28) if grey else (20, 3, 32, 32))
+    assert loaded.classes == ("a", "b", "c")
+    # Every image is there once, the right way up, with its own label.
+    pairs = zip(loaded.train_images, loaded.train_labels, strict=True)
+    seen = {image.numpy().tobytes(): int(label) for image, label in pairs}
+    for image, label in zip(stored["train_images"], stored["train_labels"], strict=True):
+        chw = image[None] if grey else image.transpose(2, 0, 1)
+        assert seen[chw.tobytes()] == label
+
+
+def test_the_order_does_not_depend_on_how_the_set_arrived(folder):
+    stored = arrays()
+    subsets = []
+    for seed in (1, 2):
+        data.write_npz(folder / "cifar10.npz", shuffled(stored, seed))
+        subsets.append(data.load("cifar10").subset(7, 3))
+    assert torch.equal(subsets[0].train_images, subsets[1].train_images)
+    assert torch.equal(subsets[0].train_labels, subsets[1].train_labels)
+    assert subsets[0].sha256() == subsets[1].sha256()
+
+
+def test_the_checksum_covers_pixels_labels_and_split(folder):
+    data.write_npz(folder / "cifar10.npz", arrays())
+    loaded = data.load("cifar10")
+    checksums = {loaded.sha256(), loaded.subset(19).sha256(), loaded.subset(None, 4).sha256()}
+    loaded.train_labels[3] += 1
+    checksums.add(loaded.sha256())
+    loaded.test_images[0, 0, 0, 0] ^= 1
+    checksums.add(loaded.sha256())
+    assert len(checksums) == 5
+
+
+def test_subset_limits(folder):
+    data.write_npz(folder / "cifar10.npz", arrays())
+    with pytest.raises(ValueError, match="train_images must lie between 1 and 20 for cifar10, got 21"):
+        data.load("cifar10").subset(21)
+    with pytest.raises(ValueError, match="test_images must lie between 1 and 5 for cifar10, got 0"):
+        data.load("cifar10").subset(None, 0)
+
+
+def damaged(kind, folder):
+    file = folder / "cifar10.npz"
+    data.write_npz(file, arrays())
+    whole = bytearray(file.read_bytes())
+    if kind == "cut short":
+        file.write_bytes(whole[: len(whole) // 2])
+    elif kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "one bit flipped":
+        whole[len(whole) // 3] ^= 4
+        file.write_bytes(whole)
+    elif kind == "pickled":
+        np.savez(file, **(arrays() | {"classes": np.array([{"code": "that would run"}], dtype=object)}))
+    elif kind == "float pixels":
+        np.savez(file, **(arrays() | {"test_images": np.zeros((5, 32, 32, 3))}))
+    elif kind == "labels missing":
+        np.savez(file, **{k: v for k, v in arrays().items() if k != "test_labels"})
+    elif kind == "label out of range":
+        np.savez(file, **(arrays() | {"test_labels": np.array([0, 1, 2, 3, 0])}))
+    return file
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["cut short", "empty", "one bit flipped", "pickled", "float pixels", "labels missing", "label out of range"],
+)
+def test_a_damaged_file_is_refused_by_name(folder, kind):
+    file = damaged(kind, folder)
+    with pytest.raises(data.DatasetError, match=r"cifar10\.npz is damaged or no data set file .*delete it"):
+        data.load("cifar10")
+    assert file.exists()
+
+
+def test_an_interrupted_write_leaves_nothing_behind(folder, monkeypatch):
+    def interrupted(stream, **_):
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        data.write_npz(folder / "cifar10.npz", arrays())
+    assert list(folder.iterdir()) == []
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ValueError, match="unknown data set 'cifar'; there are photo-patches, cifar10, cifar100, mnist"):
+        data.load("cifar")
+    with pytest.raises(ValueError, match="unknown photograph 'dog'; there are astronaut, cat"):
+        data.photograph("dog")
+
+
+# Downloads, with the network replaced. ---------------------------------------------------------------------
+
+
+def cifar_archive(path, inside, members, names):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in {**members, names[0]: names[1].encode()}.items():
+            info = tarfile.TarInfo(f"{inside}/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def records(n, label_bytes, start):
+    rng = np.random.default_rng(start)
+    labels = (np.arange(n)[:, None] + start + np.arange(label_bytes)) % 10
+    return np.concatenate([labels.astype(np.uint8), rng.integers(0, 256, (n, 3072), dtype=np.uint8)], 1)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_binary_archives_are_read_and_kept(folder, monkeypatch, name):
+    if name == "cifar10":
+        parts = {f"data_batch_{i}.bin": records(4, 1, i) for i in range(1, 6)} | {"test_batch.bin": records(3, 1, 9)}
+        inside, names, label = "cifar-10-batches-bin", ("batches.meta.txt", "\n".join("abcdefghij") + "\n\n"), 0
+    else:
+        parts = {"train.bin": records(20, 2, 1), "test.bin": records(3, 2, 9)}
+        inside, names, label = "cifar-100-binary", ("fine_label_names.txt", "\n".join("abcdefghij") + "\n"), 1
+
+    def download(url, root, md5):
+        assert url.startswith("https://www.cs.toronto.edu/~kriz/")
+        assert len(md5) == 32
+        members = {k: v.tobytes() for k, v in parts.items()}
+        cifar_archive(Path(root) / url.rsplit("/", 1)[1], inside, members, names)
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", download)
+    loaded = data.load(name)
+    assert [p.name for p in folder.iterdir()] == [f"{name}.npz"]  # the archive is gone
+    assert loaded.classes == tuple("abcdefghij")
+    assert len(loaded.train_images) == 20
+    everything = np.concatenate([p for k, p in parts.items() if "test" not in k])
+    wanted = {row[label + 1 :].tobytes(): row[label] for row in everything}
+    for image, number in zip(loaded.train_images, loaded.train_labels, strict=True):
+        assert wanted[image.numpy().tobytes()] == number  # planes of red, green and blue, as stored
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", None)
+    assert data.load(name).sha256() == loaded.sha256()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist"])
+def test_without_a_network_the_message_says_what_to_do(folder, monkeypatch, name):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    message = rf"(?s){name} is not in .*no route.*Connect.*{name}.npz.*NDLIB_DATA.*photo-patches"
+    with pytest.raises(data.DatasetError, match=message):
+        data.load(name)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_download_that_breaks_off_is_not_trusted_later(folder, monkeypatch):
+    def breaks_off(url, root, md5):
+        (Path(root) / "cifar-10-binary.tar.gz").write_bytes(b"half an archive")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", breaks_off)
+    with pytest.raises(data.DatasetError, match="could not be downloaded"):
+        data.load("cifar10")
+    assert list(folder.iterdir()) == []
+
+
+# What needs no download. ------------------------------------------------------------------------------------
+
+
+def test_photo_patches_are_always_there_and_always_the_same(folder):
+    patches = data.load("photo-patches")
+    assert patches.train_images.shape == (5000, 3, 32, 32)
+    assert patches.test_images.shape == (1000, 3, 32, 32)
+    assert patches.train_labels.bincount().tolist() == [500] * 10
+    assert patches.test_labels.bincount().tolist() == [100] * 10
+    assert patches.classes == data.PHOTOGRAPHS
+    assert list(folder.iterdir()) == []
+    assert patches.sha256() == data.photo_patches.__wrapped__().sha256()
+    assert patches.train_images.float().std((1, 2, 3)).min() > 5
+
+
+def test_no_pixel_is_in_a_training_and_in_a_test_patch(monkeypatch):
+    """On a picture that spells each pixel's position in its colours."""
+    y, x = np.mgrid[:500, :400]
+    spelt = np.stack([y % 250, x % 200, (y // 250) * 2 + x // 200], 2).astype(np.uint8)
+    monkeypatch.setattr(data, "_photograph", lambda name: spelt)
+    patches = data.photo_patches.__wrapped__(200, 60)
+
+    def positions(images):
+        r, g, b = images.permute(1, 0, 2, 3).flatten(1).long()
+        return set(zip((r + 250 * (b // 2)).tolist(), (g + 200 * (b % 2)).tolist(), strict=True))
+
+    train, test = positions(patches.train_images), positions(patches.test_images)
+    assert len(train) > 100_000 > len(test) > 10_000
+    assert not train & test
+
+
+@pytest.mark.parametrize("name", data.PHOTOGRAPHS)
+def test_photographs(name):
+    picture = data.photograph(name)
+    assert picture.dtype == torch.float32
+    assert picture.shape[0] == 3
+    assert 0 <= picture.min() < 0.3 < picture.max() <= 1
+    grey = data.luminance(picture)
+    assert grey.shape == picture.shape[1:]
+
+
+def test_luminance_weights():
+    torch.testing.assert_close(data.luminance(torch.ones(3, 2, 2)), torch.ones(2, 2))
+    green = torch.zeros(3, 1, 1)
+    green[1] = 1
+    assert data.luminance(green).item() == pytest.approx(0.7152)
+
+
+def test_files_that_the_project_carries():
+    assert data.path("published/table1_original_ye2020.csv").read_text().startswith("architecture,")
+    with pytest.raises(FileNotFoundError, match=r"no file 'nothing.csv'; it has .*published/table2_imagenet.csv"):
+        data.path("nothing.csv")
+
+
+# The real sets, where they are. ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REAL or not (Path(REAL) / "cifar10.npz").exists(), reason="$NDLIB_DATA has no cifar10.npz")
+def test_the_real_cifar10():
+    cifar = data.load("cifar10")
+    assert cifar.train_images.shape == (50000, 3, 32, 32)
+    assert cifar.train_labels.bincount().tolist() == [5000] * 10
+    mean = cifar.train_images.float().mean((0, 2, 3)) / 255
+    torch.testing.assert_close(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=1e-4, rtol=0)
+    assert hashlib.sha256(cifar.train_images[0].numpy().tobytes()).hexdigest().startswith("000")

@@ -1,0 +1,258 @@
+"""Each step of the method against closed forms, plain loops and finite differences."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ndlib.functional import (
+    fold,
+    inverse_sqrt,
+    join_columns,
+    moments,
+    newton_schulz_response,
+    patch_matrix,
+    patch_moments,
+    split_columns,
+    whiteness,
+)
+
+CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def covariance(n, seed=0, rows=None):
+    x = random(rows or 3 * n, n, seed=seed) @ random(n, n, seed=seed + 1)
+    return x.T @ x / len(x)
+
+
+# Patches. -------------------------------------------------------------------------------------------------
+
+
+def test_patch_matrix_by_hand():
+    x = torch.arange(2.0 * 9).reshape(1, 2, 3, 3)
+    assert patch_matrix(x, 2).tolist() == [
+        [0, 1, 3, 4, 9, 10, 12, 13],
+        [1, 2, 4, 5, 10, 11, 13, 14],
+        [3, 4, 6, 7, 12, 13, 15, 16],
+        [4, 5, 7, 8, 13, 14, 16, 17],
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dims=st.integers(1, 3),
+    kernel=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    channels=st.integers(1, 3),
+)
+def test_patch_matrix_times_weights_is_the_convolution(dims, kernel, stride, padding, dilation, channels):
+    x = random(2, channels, *range(5, 5 + dims))
+    weight = random(4, channels, *[kernel] * dims, seed=1)
+    wanted = CONVOLUTION[dims](x, weight, stride=stride, padding=padding, dilation=dilation)
+    rows = patch_matrix(x, kernel, stride=stride, padding=padding, dilation=dilation)
+    computed = (rows @ weight.flatten(1).T).reshape(2, -1, 4).transpose(1, 2)
+    torch.testing.assert_close(computed, wanted.flatten(2))
+
+
+def test_patch_matrix_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"spans 5 pixels does not fit into 4"):
+        patch_matrix(torch.zeros(1, 1, 4, 4), 3, dilation=2)
+    with pytest.raises(ValueError, match=r"shape \(N, C, \*spatial\), got shape \(4, 4\)"):
+        patch_matrix(torch.zeros(4, 4), 3)
+
+
+@pytest.mark.parametrize("grouping", ["interleaved", "contiguous"])
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_columns_are_split_as_documented(grouping, lead):
+    matrix = random(*lead, 5, 12)
+    blocks = split_columns(matrix, 3, grouping).unflatten(-2, (5, 3))
+    for g in range(3):
+        columns = [c for c in range(12) if (c % 3 == g if grouping == "interleaved" else c // 4 == g)]
+        assert torch.equal(blocks[..., g, :], matrix[..., columns])
+    assert torch.equal(join_columns(split_columns(matrix, 3, grouping), 3, grouping), matrix)
+
+
+# Moments. -------------------------------------------------------------------------------------------------
+
+
+def test_moments_are_mean_and_covariance():
+    x = random(2, 50, 6) + 3
+    mean, cov = moments(x)
+    for k in range(2):
+        torch.testing.assert_close(mean[k], x[k].mean(0))
+        torch.testing.assert_close(cov[k], torch.cov(x[k].T, correction=0))
+
+
+def test_moments_hold_on_to_a_small_variance_beside_a_large_mean():
+    x = 1000 + random(4000, 3)
+    _, cov = moments(x.float())
+    torch.testing.assert_close(cov.double(), torch.cov(x.float().double().T, correction=0), rtol=1e-4, atol=1e-4)
+
+
+def test_patch_moments_are_the_moments_of_the_patches():
+    x = random(2, 3, 8, 8)
+    mean, cov = patch_moments(x, 3, stride=2, padding=1)
+    rows = F.unfold(x, 3, padding=1, stride=2).transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(mean, rows.mean(0))
+    torch.testing.assert_close(cov, torch.cov(rows.T, correction=0))
+
+
+@pytest.mark.parametrize("rows", [2, 3, 9], ids=["rank one", "rank deficient", "full rank"])
+def test_gradient_of_the_moments(rows):
+    assert torch.autograd.gradcheck(moments, random(rows, 4).requires_grad_())
+
+
+def test_one_row_is_no_sample():
+    with pytest.raises(ValueError, match=r"at least 2 rows, got a matrix of shape \(1, 4\)"):
+        moments(torch.zeros(1, 4))
+
+
+# Inverse square root. --------------------------------------------------------------------------------------
+
+TRIDIAGONAL = 2 * torch.eye(6).double() - torch.diag(torch.ones(5), 1).double() - torch.diag(torch.ones(5), -1).double()
+
+
+@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+@pytest.mark.parametrize(
+    "a",
+    [torch.eye(5).double(), torch.diag(torch.tensor([0.1, 1.0, 1.0, 4.0])).double(), TRIDIAGONAL, covariance(6)],
+    ids=["identity", "diagonal", "tridiagonal", "random"],
+)
+def test_the_root_inverts(a, solver):
+    d = inverse_sqrt(a, solver=solver, n_iter=60, eps=0)
+    torch.testing.assert_close(d @ a @ d, torch.eye(len(a), dtype=a.dtype), atol=1e-8, rtol=0)
+    torch.testing.assert_close(d, d.T)
+
+
+def test_the_root_of_a_diagonal_matrix():
+    d = inverse_sqrt(torch.diag(torch.tensor([4.0, 0.25])).double(), solver="eigh", eps=0)
+    torch.testing.assert_close(d, torch.diag(torch.tensor([0.5, 2.0])).double())
+
+
+@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+def test_eps_is_added_to_the_diagonal(solver):
+    """Rank one: eigenvalue u'u + eps along u, eps elsewhere."""
+    u = torch.tensor([[3.0], [4.0]]).double()
+    d = inverse_sqrt(u @ u.T, solver=solver, n_iter=60, eps=0.01)
+    along, across = u / 5, torch.tensor([[-0.8], [0.6]]).double()
+    torch.testing.assert_close(d @ along, along / math.sqrt(25.01))
+    torch.testing.assert_close(d @ across, across / 0.1)
+
+
+def test_solutions_of_a_batch_are_those_of_its_members():
+    stack = torch.stack([covariance(4, 0), 100 * covariance(4, 5)])
+    for solver in ("newton_schulz", "eigh"):
+        together = inverse_sqrt(stack, solver=solver)
+        for one, d in zip(stack, together, strict=True):
+            torch.testing.assert_close(d, inverse_sqrt(one, solver=solver))
+
+
+@pytest.mark.parametrize("n_iter", [1, 2, 5, 15])
+def test_steps_are_a_filter_on_the_spectrum(n_iter):
+    a = covariance(8) + 1e-3 * torch.eye(8)
+    eigenvalues, v = torch.linalg.eigh(a)
+    d = inverse_sqrt(a, n_iter=n_iter, eps=0)
+    gains = newton_schulz_response(eigenvalues, n_iter)
+    torch.testing.assert_close(d, v @ torch.diag(gains) @ v.T)
+
+
+def test_response_by_hand_and_its_bound():
+    # One step on eigenvalues 3 and 4: norm 5, gains (3 - 3/5)/2/sqrt(5) and (3 - 4/5)/2/sqrt(5).
+    gains = newton_schulz_response(torch.tensor([3.0, 4.0]).double(), 1)
+    torch.testing.assert_close(gains, torch.tensor([1.2, 1.1]).double() / 5**0.5)
+    # A tiny eigenvalue gains 3/2 a step and no more.
+    spectrum = torch.tensor([1e-9, 1.0]).double()
+    torch.testing.assert_close(newton_schulz_response(spectrum, 5)[0].item(), 1.5**5, rtol=1e-6, atol=0)
+    torch.testing.assert_close(newton_schulz_response(spectrum, 100), spectrum.rsqrt())
+
+
+def root_of_gram(solver, eps):
+    return lambda x: inverse_sqrt(x.T @ x, solver=solver, eps=eps)
+
+
+@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+def test_gradient_of_the_root(solver):
+    assert torch.autograd.gradcheck(root_of_gram(solver, 1e-2), random(9, 4).requires_grad_())
+
+
+@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+@pytest.mark.parametrize(
+    "x",
+    [torch.eye(4).double(), torch.diag(torch.tensor([1.0, 1.0, 2.0, 2.0])).double(), random(2, 5)],
+    ids=["all equal", "two pairs", "rank deficient"],
+)
+def test_gradient_at_repeated_eigenvalues(solver, x):
+    assert torch.autograd.gradcheck(root_of_gram(solver, 1e-2), x.clone().requires_grad_())
+
+
+def test_exact_gradients_agree_with_many_steps():
+    x = random(9, 4)
+    grads = []
+    for solver in ("newton_schulz", "eigh"):
+        leaf = x.clone().requires_grad_()
+        d = inverse_sqrt(leaf.T @ leaf, solver=solver, n_iter=60, eps=1e-3)
+        grads.append(torch.autograd.grad((d * random(4, 4, seed=3)).sum(), leaf)[0])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"solver": "cholesky"}, "solver must be one of .* got 'cholesky'"),
+        ({"n_iter": 0}, "n_iter must be at least 1, got 0"),
+        ({"eps": -1e-5}, "eps must not be negative"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        inverse_sqrt(torch.eye(2), **arguments)
+
+
+def test_without_eps_some_matrices_have_no_root():
+    with pytest.raises(ValueError, match=r"zero .*eps > 0"):
+        inverse_sqrt(torch.zeros(3, 3), eps=0)
+    with pytest.raises(ValueError, match=r"singular .*eps > 0"):
+        inverse_sqrt(torch.ones(3, 3), eps=0, solver="eigh")
+    assert inverse_sqrt(torch.zeros(3, 3), eps=1e-5).isfinite().all()
+
+
+# Whiteness and folding. -------------------------------------------------------------------------------------
+
+
+def test_whiteness_of_known_spectra():
+    torch.testing.assert_close(whiteness(7 * torch.eye(5)), torch.tensor(1.0))
+    torch.testing.assert_close(whiteness(torch.ones(4, 4)), torch.tensor(0.25))
+    torch.testing.assert_close(whiteness(torch.diag(torch.tensor([1.0, 3.0]))), torch.tensor(0.8))
+
+
+@pytest.mark.parametrize("grouping", ["interleaved", "contiguous"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_folded_weights_do_what_whitening_first_does(grouping, groups):
+    n_blocks, width = 3, 4
+    columns = n_blocks * width
+    x = random(20, groups * columns)
+    weight, bias = random(6, columns, seed=1), random(6, seed=2)
+    mean, root = random(groups, width, seed=3), covariance(width)[None].repeat(groups, 1, 1)
+    root[-1] *= 2
+    new_weight, new_bias = fold(weight, bias, mean, root, n_blocks=n_blocks, grouping=grouping)
+    for g in range(groups):
+        part = x[:, g * columns : (g + 1) * columns]
+        white = join_columns((split_columns(part, n_blocks, grouping) - mean[g]) @ root[g], n_blocks, grouping)
+        out = slice(g * 3, (g + 1) * 3) if groups == 2 else slice(None)
+        torch.testing.assert_close(part @ new_weight[out].T + new_bias[out], white @ weight[out].T + bias[out])
+
+
+def test_folding_multiplies_the_root_from_the_side_of_the_input():
+    """D is symmetric, so a transposed D is told from D only by a matrix that is not: fold must not transpose."""
+    d = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+    weight, _ = fold(torch.tensor([[1.0, 1.0]]), None, torch.zeros(1, 2), d[None])
+    assert weight.tolist() == [[1.0, 3.0]]

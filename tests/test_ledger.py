@@ -1,0 +1,126 @@
+"""The record of runs: what it accepts, and that no accident loses a line."""
+
+import json
+import math
+
+import pytest
+
+from ndlib import data, ledger
+
+RECORD = {
+    "schema": 1,
+    "dataset": "photo-patches",
+    "data_sha256": "0" * 64,
+    "train_images": 100,
+    "test_images": 50,
+    "arch": "vgg-small",
+    "width": 0.5,
+    "variant": "paper",
+    "method": "nd",
+    "options": "",
+    "epochs": 1,
+    "seed": 0,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "schedule": "cosine",
+    "momentum": 0.9,
+    "weight_decay": 1e-3,
+    "batch_size": 64,
+    "augment": "crop-flip",
+    "loss": "cross-entropy",
+    "precision": "float32",
+    "processes": 1,
+    "metric": "top-1",
+    "train_best": 50.0,
+    "train_last": 50.0,
+    "test_best": 40.0,
+    "test_last": 40.0,
+    "curve": [{"epoch": 1, "loss": 1.0, "train": 50.0, "test": 40.0, "train_seconds": 1.0, "test_seconds": 0.1}],
+    "train_seconds": 1.0,
+    "test_seconds": 0.1,
+    "params": 1000,
+    "device": "cpu",
+    "python": "3.11",
+    "torch": "2",
+    "ndlib": "0",
+    "commit": None,
+    "date": "2026-01-01T00:00:00+00:00",
+    "command": "python -m ndlib train",
+}
+
+
+def test_records_come_back_in_order(tmp_path):
+    file = tmp_path / "new" / "ledger.jsonl"
+    for seed in range(3):
+        ledger.append(file, RECORD | {"seed": seed})
+    records = ledger.read(file)
+    assert [r["seed"] for r in records] == [0, 1, 2]
+    assert list(records[0]) == list(ledger.SCHEMA)
+    assert ledger.select(records, seed=2, method="nd") == [records[2]]
+    assert ledger.select(records, method="bn") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, r"unknown keys \['extra'\]"),
+        ({"seed": "0"}, "seed must be .*int"),
+        ({"seed": True}, "seed must be .*int"),
+        ({"test_best": 101.0}, "test_best must be a percentage, got 101"),
+        ({"schema": 2}, "schema 2 is not known"),
+    ],
+)
+def test_a_record_of_another_form_is_refused(tmp_path, change, message):
+    with pytest.raises(ledger.LedgerError, match=message):
+        ledger.append(tmp_path / "l.jsonl", RECORD | change)
+    assert not (tmp_path / "l.jsonl").exists()
+
+
+def test_a_missing_key_and_a_value_that_is_no_number_are_refused(tmp_path):
+    with pytest.raises(ledger.LedgerError, match=r"lacks \['seed'\]"):
+        ledger.validate({k: v for k, v in RECORD.items() if k != "seed"})
+    with pytest.raises(ledger.LedgerError, match="train_last must be a percentage"):
+        ledger.validate(RECORD | {"train_last": math.nan})
+    with pytest.raises(ValueError, match="Out of range float"):
+        ledger.append(tmp_path / "l.jsonl", RECORD | {"lr": math.inf})
+
+
+def test_half_a_line_costs_that_line_only(tmp_path):
+    file = tmp_path / "l.jsonl"
+    ledger.append(file, RECORD)
+    with file.open("a") as stream:
+        stream.write(json.dumps(RECORD)[:50])  # the writer was killed
+    ledger.append(file, RECORD | {"seed": 9})
+    with pytest.warns(UserWarning, match=r"l\.jsonl, line 2: skipped"):
+        assert [r["seed"] for r in ledger.read(file)] == [0, 9]
+
+
+@pytest.mark.parametrize("line", ["[1]", "3", "null", '{"schema": 1}', "\x00\x00"])
+def test_other_damage_is_reported_by_line(tmp_path, line):
+    file = tmp_path / "l.jsonl"
+    ledger.append(file, RECORD)
+    with file.open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.warns(UserWarning, match="line 2: skipped"):
+        assert len(ledger.read(file)) == 1
+
+
+def test_names_shown():
+    assert ledger.display_name("cifar10") == "CIFAR-10"
+    assert ledger.display_name("nd") == "ND"
+
+
+def test_the_recorded_runs_are_valid_and_consistent():
+    files = sorted(data.path("results").glob("*.jsonl"))
+    assert files
+    for record in ledger.read(*files):
+        curve = record["curve"]
+        assert len(curve) == record["epochs"]
+        for split in ("train", "test"):
+            assert record[f"{split}_last"] == curve[-1][split]
+            assert record[f"{split}_best"] == max(e[split] for e in curve)
+            images = record[f"{split}_images"]
+            if split == "train":
+                images -= images % record["batch_size"]
+            for e in curve:  # an accuracy is a whole number of images
+                assert e[split] * images / 100 == pytest.approx(round(e[split] * images / 100), abs=1e-6)

@@ -1,0 +1,77 @@
+"""The package: what it needs, what it carries, and that facts stand in one place."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+BLOCKED = """
+import sys, time
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in "torchvision matplotlib skimage sklearn scipy anywidget PIL tqdm".split():
+            raise ImportError(f"{name} is blocked")
+import torch
+sys.meta_path.insert(0, Blocked())
+start = time.perf_counter()
+import ndlib
+from ndlib import DeconvConv2d, DeconvLinear
+DeconvConv2d(3, 8, 3)(torch.randn(8, 3, 16, 16))
+print(time.perf_counter() - start)
+"""
+
+
+def test_the_method_needs_torch_alone():
+    done = subprocess.run([sys.executable, "-W", "error", "-c", BLOCKED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 2
+
+
+def test_the_wheel_carries_the_data(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("network_deconvolution-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    shared = {f"ndlib/_shared/{p.relative_to(ROOT / 'data')}" for p in (ROOT / "data").rglob("*") if p.is_file()}
+    assert shared <= names
+    assert "ndlib/py.typed" in names
+    assert not any(n.startswith(("tests", "book")) for n in names)
+
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    probe = "import ndlib; print(ndlib.__file__, ndlib.data.path('published/table2_imagenet.csv'))"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [
+        str(site / "ndlib/__init__.py"),
+        str(site / "ndlib/_shared/published/table2_imagenet.csv"),
+    ], done.stderr
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    files = listed.stdout.splitlines() if listed.returncode == 0 else []
+    return [ROOT / f for f in files if (ROOT / f).is_file()]
+
+
+def test_the_public_address_stands_in_one_place():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"].removeprefix(
+        "https://github.com/"
+    )
+    found = [f.relative_to(ROOT) for f in tracked() if address in f.read_text(errors="ignore")]
+    assert found == [Path("_config.yml")]
+
+
+def test_requirements_name_what_the_book_imports():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    named = {re.split(r"[<>=]", line)[0] for line in lines if line and line[0] != "#"}
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["book"]
+    assert set(extra) <= named
+    assert {"jupyter-book", "torch", "torchvision", "matplotlib", "ipywidgets", "scipy"} <= named
