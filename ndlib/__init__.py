@@ -14,7 +14,7 @@ from .layers import DeconvConv2d, DeconvLinear, check_finite
 __version__ = "0.1.0"
 __all__ = ["DeconvConv2d", "DeconvLinear", "check_finite", "functional", "layers"]
 
-_LOADED_ON_USE = {"data", "ledger", "models", "plotting", "restore", "training"}
+_LOADED_ON_USE = {"data", "exercise", "ledger", "models", "plotting", "restore", "training"}
 
 
 def __getattr__(name: str) -> ModuleType:

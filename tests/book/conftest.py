@@ -1,0 +1,80 @@
+"""The built book, its chapters, a server on localhost and a browser that reaches nothing else."""
+
+import functools
+import http.server
+import re
+import threading
+from pathlib import Path
+
+import chromium
+import pytest
+import yaml
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[2]
+HTML = ROOT / "_build" / "html"
+
+
+def pages_of_toc():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+PAGES = pages_of_toc()
+CHAPTERS = [page for page in PAGES if re.search(r"^kernelspec:", (ROOT / f"{page}.md").read_text(), re.MULTILINE)]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def address():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        flags += " --disable-component-update --disable-sync"
+        running = playwright.chromium.launch(executable_path=chromium.system_browser(), args=flags.split())
+        yield running
+        running.close()
+
+
+class Visit:
+    """A page opened with every request to another host refused, and what went wrong while it loaded."""
+
+    def __init__(self, context, url, own):
+        self.problems = []
+        self.page = context.new_page()
+        self.page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
+        self.page.on("console", lambda m: m.type in ("error", "warning") and self.problems.append(m.text))
+        self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url}"))
+        self.page.on("response", lambda r: r.status >= 400 and self.problems.append(f"{r.status}: {r.url}"))
+        context.route(
+            lambda address: not address.startswith((own, "data:", "blob:")),
+            lambda route: (self.problems.append(f"other host: {route.request.url}"), route.abort()),
+        )
+        self.page.goto(url, wait_until="load")
+        self.page.evaluate("() => window.MathJax?.startup?.promise")
+        self.page.wait_for_timeout(200)
+
+
+@pytest.fixture
+def visit(browser):
+    contexts = []
+
+    def open_page(url, own, *, width=1280, theme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        return Visit(context, url, own)
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -1,0 +1,38 @@
+"""Links between the pages lead somewhere."""
+
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from conftest import HTML, PAGES
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.targets, self.ids = [], set()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids |= {attributes[k] for k in ("id", "name") if attributes.get(k)}
+        self.targets += [attributes[k] for k in ("href", "src") if attributes.get(k)]
+
+
+def parsed(file):
+    links = Links()
+    links.feed(file.read_text())
+    return links
+
+
+@pytest.mark.parametrize("name", [*PAGES, "index", "search", "genindex"])
+def test_local_links(name):
+    file = HTML / f"{name}.html"
+    links = parsed(file)
+    for target in links.targets:
+        parts = urlsplit(target)
+        if parts.scheme or parts.netloc:
+            continue
+        goal = (file.parent / unquote(parts.path)).resolve() if parts.path else file
+        assert goal.exists(), target
+        if parts.fragment and goal.suffix == ".html":
+            assert unquote(parts.fragment) in parsed(goal).ids, target

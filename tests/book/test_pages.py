@@ -1,0 +1,69 @@
+"""Every page in a real browser, in both themes and on a telephone, with no network but the book itself."""
+
+import gzip
+
+import pytest
+from conftest import CHAPTERS, HTML, PAGES
+
+BUDGET = 300_000  # bytes of a page's own, compressed: text, figures, photographs
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("name", PAGES)
+def test_page(visit, address, name, width, theme):
+    visited = visit(f"{address}/{name}.html", address, width=width, theme=theme)
+    assert visited.problems == []
+    page = visited.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("mjx-merror").count() == 0
+    if "$" in (HTML.parents[1] / f"{name}.md").read_text():
+        assert page.locator("mjx-container").count() > 0
+
+    figures = page.locator("main img, main svg.figure")
+    for figure in figures.all():
+        text = figure.get_attribute("alt") or figure.get_attribute("aria-label")
+        assert text and len(text) > 20, figure.evaluate("f => f.outerHTML.slice(0, 200)")
+        assert figure.evaluate("f => f.getBoundingClientRect().width") > 200
+        assert figure.evaluate("f => f.tagName === 'svg' || f.naturalWidth > 0")
+        assert figure.evaluate("f => getComputedStyle(f).filter") == "none"
+    brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0]")
+    ink = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--figure-ink')").strip()
+    assert (int(brightness) > 128) == (theme == "light") == (ink == "#333333")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_shows_its_figures_and_no_traces_of_the_machinery(visit, address, name):
+    page = visit(f"{address}/{name}.html", address).page
+    text = page.inner_text("main")
+    assert page.locator("main svg.figure").count() > 0
+    for trace in ("Traceback", "Warning:", "{doc}", "{cite", "{numref", "```", "<Figure", "tensor(nan"):
+        assert trace not in text, trace
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_weight(name):
+    assert len(gzip.compress((HTML / f"{name}.html").read_bytes())) < BUDGET
+
+
+def test_pages_open_from_the_disk(visit):
+    index = (HTML / "index.html").as_uri()
+    visited = visit(index, "file://")
+    assert visited.problems == []
+    assert visited.page.url.endswith("/book/welcome.html")
+    assert "Network deconvolution" in visited.page.inner_text("h1")
+
+
+def test_code_can_be_unfolded_and_the_theme_changed_by_keyboard(visit, address):
+    page = visit(f"{address}/{CHAPTERS[1]}.html", address).page
+    summary = page.locator("details summary", has_text="Show the code").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert summary.locator("xpath=..").evaluate("d => d.open")
+    button = page.locator("button.theme-switch-button").first
+    button.focus()
+    themes = set()
+    for _ in range(3):
+        page.keyboard.press("Enter")
+        themes.add(page.evaluate("document.documentElement.dataset.theme"))
+    assert themes == {"light", "dark"}
