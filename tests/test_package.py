@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+import ndlib
+
 ROOT = Path(__file__).parent.parent
 
 BLOCKED = """
@@ -67,6 +69,10 @@ def test_the_public_address_stands_in_one_place():
     )
     found = [f.relative_to(ROOT) for f in tracked() if address in f.read_text(errors="ignore")]
     assert found == [Path("_config.yml")]
+
+
+def test_the_version_is_the_same_everywhere():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == ndlib.__version__
 
 
 def test_requirements_name_what_the_book_imports():

@@ -44,6 +44,22 @@ def test_test_accuracy_is_measured_on_the_test_images():
     assert inverted[-1]["test"] == pytest.approx(100 - honest[-1]["test"])
 
 
+def test_training_accuracy_is_that_of_the_training_images():
+    class AlwaysBlue(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return torch.tensor([0.0, 1.0]).expand(len(x), 2) + 0 * self.unused
+
+    dataset = coloured()
+    (epoch,) = training.fit(AlwaysBlue(), dataset, epochs=1, seed=0, batch_size=32, progress=False)
+    assert epoch["train"] == pytest.approx(100 * dataset.train_labels.float().mean().item())
+    assert epoch["test"] == pytest.approx(100 * dataset.test_labels.float().mean().item())
+    assert epoch["train"] != epoch["test"]
+
+
 def test_a_seed_repeats_a_run_and_another_does_not():
     losses = [[e["loss"] for e in fit(coloured(), seed=seed)] for seed in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]

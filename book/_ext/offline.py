@@ -12,15 +12,6 @@ from sphinx.application import Sphinx
 
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # 2 MB of the wheel's 24
-# On a narrow screen a figure keeps a legible size and scrolls in its frame, which the keyboard must reach then.
-REACH_FRAMES = """
-addEventListener("DOMContentLoaded", () => {
-  const watch = new ResizeObserver((entries) => {
-    for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
-  });
-  document.querySelectorAll(".figure-frame").forEach((frame) => watch.observe(frame));
-});
-"""
 FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 
 
@@ -49,8 +40,9 @@ def inline_figures(app: Sphinx, page: str, template: str, context: dict[str, Any
             return found.group()
         svg = source.read_text()
         svg = svg[svg.index("<svg ") + len("<svg ") :]
-        svg = re.sub(r' id="(figure|axes|patch|line2d|text|matplotlib|PathCollection|xtick|ytick)[^"]*"', "", svg)
-        return f'<div class="figure-frame"><svg class="figure" role="img" aria-label="{found["alt"]}" {svg}</div>'
+        # A page may not name two things alike, and every figure has an axes_1.
+        svg = re.sub(r'(id="|href="#|url\(#)', rf"\1f{found['name'][:8]}-", svg)
+        return f'<svg class="figure" role="img" aria-label="{found["alt"]}" {svg}'
 
     if "body" in context:
         context["body"] = FIGURE.sub(replace, context["body"])
@@ -73,5 +65,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", inline_figures)
     app.connect("html-page-context", drop_unused_scripts, priority=900)
     app.add_css_file("book.css")
-    app.add_js_file(None, body=REACH_FRAMES)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

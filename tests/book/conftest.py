@@ -1,27 +1,13 @@
-"""The built book, its chapters, a server on localhost and a browser that reaches nothing else."""
+"""The built book on a local server, and a browser that reaches nothing else."""
 
 import functools
 import http.server
-import re
 import threading
-from pathlib import Path
 
 import chromium
 import pytest
-import yaml
+from contents import HTML
 from playwright.sync_api import sync_playwright
-
-ROOT = Path(__file__).parents[2]
-HTML = ROOT / "_build" / "html"
-
-
-def pages_of_toc():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-
-
-PAGES = pages_of_toc()
-CHAPTERS = [page for page in PAGES if re.search(r"^kernelspec:", (ROOT / f"{page}.md").read_text(), re.MULTILINE)]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import CHAPTERS, ROOT
+from contents import CHAPTERS, ROOT
 
 WIDEST = 76  # columns of code that fit beside each other in the text column
 CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.MULTILINE | re.DOTALL)

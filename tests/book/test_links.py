@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import HTML, PAGES
+from contents import HTML, PAGES
 
 
 class Links(HTMLParser):

@@ -8,7 +8,7 @@ import jupytext
 import nbclient
 import nbformat
 import pytest
-from conftest import CHAPTERS, ROOT
+from contents import CHAPTERS, ROOT
 
 
 @pytest.fixture(scope="session")

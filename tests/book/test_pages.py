@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from conftest import CHAPTERS, HTML, PAGES
+from contents import CHAPTERS, HTML, PAGES
 
 BUDGET = 300_000  # bytes of a page's own, compressed: text, figures, photographs
 
