@@ -9,10 +9,24 @@ import importlib
 from types import ModuleType
 
 from . import functional, layers
-from .layers import DeconvConv2d, DeconvLinear, check_finite
+from .conversion import convert, fold
+from .diagnostics import layer_whiteness
+from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
 
 __version__ = "0.1.0"
-__all__ = ["DeconvConv2d", "DeconvLinear", "check_finite", "functional", "layers"]
+__all__ = [
+    "ChannelDeconv",
+    "DeconvConv1d",
+    "DeconvConv2d",
+    "DeconvConv3d",
+    "DeconvLinear",
+    "check_finite",
+    "convert",
+    "fold",
+    "functional",
+    "layer_whiteness",
+    "layers",
+]
 
 _LOADED_ON_USE = {"data", "exercise", "ledger", "models", "plotting", "restore", "training"}
 

@@ -1,10 +1,10 @@
-"""Deconvolution layers: drop-in replacements for ``nn.Conv2d`` and ``nn.Linear`` that whiten their input.
+"""Deconvolution layers: drop-in replacements for convolutions and linear layers that whiten their input.
 
     y = ((x - mu) D) w + b,   D = (Cov + eps I)^(-1/2), approximately
 
 Mean mu and covariance Cov are those of the patches (im2col rows) of the current batch while training; in
-evaluation running averages of mu and of D take their place. Both are folded into the weights, so that the
-layer runs one ordinary convolution. The defaults compute what the authors' published layer computes.
+evaluation running averages take their place. Both are folded into the weights, so that the layer runs one
+ordinary convolution. The defaults compute what the authors' published layers compute.
 
 Weight and bias have the plain layer's names and shapes, and the buffers those of the authors' layer: a plain
 checkpoint loads with ``strict=False``, one of the authors' ``FastDeconv`` or ``Delinear`` as it is.
@@ -14,18 +14,83 @@ Source: Ye et al., Network Deconvolution, ICLR 2020 (arXiv 1905.11926).
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.common_types import _size_2_t
 
-from .functional import Grouping, Solver, fold, inverse_sqrt, moments, patch_matrix, split_columns
+from .distributed import rows_before, synchronise
+from .functional import Grouping, Solver, fold_weights, inverse_sqrt, moments, patch_matrix, split_columns
+
+Centering = Literal["shared", "per-block", "uncentred"]
+Running = Literal["root", "covariance"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+Device = torch.device | str | None
 
 SMALLEST_BLOCK = 8
+WARM_UP = 100  # training steps in which every batch is measured, whatever update_every says
+
+
+class Options(TypedDict, total=False):
+    """Keyword options of all deconvolution layers; the values given first are the published ones.
+
+    Args:
+        eps: added to the diagonal of the covariance, in squared units of the input: 1e-5; 1e-2 in ``ChannelDeconv``.
+        solver: how the inverse root is computed: ``"newton_schulz"``, or ``"polar"`` or ``"eigh"``, see
+            ``functional.inverse_sqrt``.
+        n_iter: steps of the first two solvers: 5.
+        grouping: which columns form a block of the G there are: ``"interleaved"`` (column c in block c mod G;
+            convolutions) or ``"contiguous"`` (consecutive columns; linear layers).
+        centering: ``"shared"``: one mean for all blocks, mu = mean over rows and blocks. ``"per-block"``: a mean
+            mu_g for each block, Cov = mean over g of the block's own covariance; then no mean is left in any
+            column. ``"uncentred"`` (``ChannelDeconv``): mu is subtracted from the data, but the root is that of
+            the second moment about zero, Cov + mu mu'.
+        running: what is averaged for evaluation with weight ``momentum`` for the newest batch. ``"root"``: mu and D,
+            from mu = 0 and D = I. ``"covariance"``: mu and Cov, without a start value (divided by 1 - (1 -
+            momentum)^t after t batches); the root is taken of the average when evaluation begins.
+        momentum: 0.1.
+        update_every: measure the batch and take its root on every k-th training step only: 1. On the others the
+            running averages serve, as constants; their momentum becomes 1 - (1 - momentum)^k, so that they reach
+            back as many steps as before. The first 100 steps are all measured, for an average that still holds
+            its start value makes training diverge.
+        freeze_after: training step after which the running averages are used and left alone: None, never.
+        detach_root: True lets no gradient through D (through mu it still flows): False.
+        process_group: a group of ``torch.distributed`` whose processes share mean and covariance: None, each its
+            own. ``torch.distributed.group.WORLD`` for all.
+    """
+
+    eps: float
+    solver: Solver
+    n_iter: int
+    grouping: Grouping
+    centering: Centering
+    running: Running
+    momentum: float
+    update_every: int
+    freeze_after: int | None
+    detach_root: bool
+    process_group: dist.ProcessGroup | None
+
+
+PUBLISHED: Options = {
+    "eps": 1e-5,
+    "solver": "newton_schulz",
+    "n_iter": 5,
+    "grouping": "interleaved",
+    "centering": "shared",
+    "running": "root",
+    "momentum": 0.1,
+    "update_every": 1,
+    "freeze_after": None,
+    "detach_root": False,
+    "process_group": None,
+}
 
 
 def block_size_for(features: int, block_size: int) -> int:
@@ -43,7 +108,7 @@ def block_size_for(features: int, block_size: int) -> int:
         return features
     block = math.gcd(block_size, features)
     if block < min(block_size, SMALLEST_BLOCK):
-        fitting = [d for d in range(SMALLEST_BLOCK, features + 1) if features % d == 0]
+        fitting = [d for d in range(block + 1, features + 1) if features % d == 0]
         warnings.warn(
             f"block_size={block_size} does not divide {features} features, so blocks of {block}, their greatest "
             f"common divisor, are whitened instead; block_size={fitting} would divide",
@@ -52,92 +117,222 @@ def block_size_for(features: int, block_size: int) -> int:
     return block
 
 
-class _Deconvolution(nn.Module):
-    """What the layers share: running averages, the choice between them and the batch's own, and the checks."""
+def _check_options(options: Options) -> None:
+    for name, choices in (("grouping", Grouping), ("centering", Centering), ("running", Running)):
+        if options[name] not in get_args(choices):  # type: ignore[literal-required]
+            raise ValueError(f"{name} must be one of {get_args(choices)}, got {options[name]!r}")  # type: ignore[literal-required]
+    if not 0 < options["momentum"] <= 1:
+        raise ValueError(f"momentum must be positive and at most 1, got {options['momentum']}")
+    if options["update_every"] < 1:
+        raise ValueError(f"update_every must be at least 1, got {options['update_every']}")
+    if options["freeze_after"] is not None and options["freeze_after"] < 1:
+        raise ValueError(f"freeze_after must be None or at least 1, got {options['freeze_after']}")
+    inverse_sqrt(torch.eye(1), solver=options["solver"], n_iter=options["n_iter"], eps=options["eps"])
 
-    weight: Tensor
-    bias: Any  # a parameter or None, as the plain layer has it
+
+class Deconvolution(nn.Module):
+    """What the layers share: when to measure, what to remember, what to check. Not a layer by itself."""
+
     running_mean: Tensor
     running_deconv: Tensor
+    num_batches_tracked: Tensor
     nonfinite: Tensor
+    options: Options
+    first_batch_starts = False  # whether the first batch replaces the start of the running averages
 
     def _init_deconvolution(
-        self,
-        columns: int,
-        n_groups: int,
-        n_blocks: int,
-        *,
-        grouping: Grouping,
-        eps: float,
-        n_iter: int,
-        momentum: float,
-        solver: Solver,
+        self, columns: int, n_groups: int, n_blocks: int, options: Options, *, device: Device, dtype: torch.dtype | None
     ) -> None:
         """``columns`` of one block; ``n_groups`` roots, each shared by the ``n_blocks`` blocks of its group."""
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie between 0 and 1, got {momentum}")
-        inverse_sqrt(torch.eye(1), solver=solver, n_iter=n_iter, eps=eps)  # let it judge its arguments now
-        self.n_blocks, self.grouping = n_blocks, grouping
-        self.eps, self.n_iter, self.momentum, self.solver = eps, n_iter, momentum, solver
+        _check_options(options)
+        self.columns, self.n_groups, self.n_blocks, self.options = columns, n_groups, n_blocks, options
+        self._steps = 0  # num_batches_tracked for decisions on the host, which must not wait for the device
+        self._root_is_stale = False
         self._warned_of_few_rows = False
-        mean = torch.zeros(n_groups * columns, dtype=self.weight.dtype, device=self.weight.device)
-        root = torch.eye(columns, dtype=mean.dtype, device=mean.device)
-        self.register_buffer("running_mean", mean)
-        self.register_buffer("running_deconv", root.repeat(n_groups, 1, 1) if n_groups > 1 else root)
-        self.register_buffer("nonfinite", torch.zeros_like(mean[0], dtype=torch.bool), persistent=False)
+        means = n_groups * (n_blocks if options["centering"] == "per-block" else 1)
+        square = (columns, columns) if n_groups == 1 else (n_groups, columns, columns)
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.register_buffer("running_mean", torch.zeros(means * columns, **kind))
+        averages_root = options["running"] == "root"
+        identity = torch.eye(columns, **kind).expand(square).clone()
+        self.register_buffer("running_deconv", identity, persistent=averages_root)
+        if not averages_root:
+            self.register_buffer("running_cov", torch.zeros(square, **kind))
+            self.register_buffer("running_weight", torch.zeros((), **kind))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long, device=device))
+        self.register_buffer("nonfinite", torch.zeros((), dtype=torch.bool, device=device), persistent=False)
 
-    def _samples(self, x: Tensor) -> Tensor:
-        """The rows that the moments are estimated from, shape (groups, rows, columns of a block)."""
+    def samples(self, x: Tensor) -> Tensor:
+        """The rows of the input that the moments are estimated from, shape (groups, blocks, rows, columns)."""
         raise NotImplementedError
 
-    def _whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (groups, n) and root (groups, n, n): the running ones, or while training the batch's own."""
-        n = self.running_deconv.shape[-1]
+    def whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (groups, 1 or blocks, n) and root (groups, n, n) with which this input is whitened.
+
+        The running averages in evaluation, while frozen and between updates; else the batch's own, in float32
+        at least, which also enter the averages.
+        """
+        return self.batch_whitening(x) if self._begin_step(x) else self.running_whitening()
+
+    def _begin_step(self, x: Tensor) -> bool:
+        """Check the input of a training step and count it, and tell whether this batch is to be measured."""
         if not self.training:
-            return self.running_mean.view(-1, n), self.running_deconv.view(-1, n, n)
-        self._check_finite(x)
-        samples = self._samples(x)
-        if samples.shape[-2] < n and not self._warned_of_few_rows:
-            self._warned_of_few_rows = True
-            warnings.warn(
-                f"{self}: {samples.shape[-2]} rows for a covariance of {n} columns, which is therefore singular and "
-                "rests on eps; a larger batch, a smaller block_size or a smaller sampling_stride helps",
-                stacklevel=3,
-            )
-        mean, cov = moments(samples)
-        root = inverse_sqrt(cov, solver=self.solver, n_iter=self.n_iter, eps=self.eps)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.view_as(self.running_mean), self.momentum)
-            self.running_deconv.lerp_(root.view_as(self.running_deconv), self.momentum)
+            return False
+        self._check_input(x)
+        step, last = self._steps, self.options["freeze_after"]
+        self._steps += 1
+        self.num_batches_tracked += 1
+        if last is not None and step >= last:
+            return False
+        return step < WARM_UP or step % self.options["update_every"] == 0
+
+    def _momentum(self) -> float:
+        """Weight of the batch just measured in the running averages."""
+        if self._steps == 1 and self.first_batch_starts:
+            return 1.0
+        every = 1 if self._steps <= WARM_UP else self.options["update_every"]
+        return 1 - (1 - self.options["momentum"]) ** every
+
+    def batch_whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and root of this batch, shapes as :meth:`whitening`, which enter the running averages."""
+        mean, cov = self.measure(x)
+        root = self.root(cov)
+        averaged = {"running_mean": mean}
+        if self.options["running"] == "root":
+            averaged["running_deconv"] = root
+        else:
+            averaged |= {"running_cov": cov, "running_weight": torch.ones_like(self.get_buffer("running_weight"))}
+            self._root_is_stale = True
+        self._remember(averaged)
         return mean, root
 
-    def _check_finite(self, x: Tensor) -> None:
-        """At once on a CPU; elsewhere leave a flag on the device for :func:`check_finite`, so that nothing waits."""
+    def _remember(self, averaged: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in averaged.items():
+                buffer = self.get_buffer(name)
+                buffer.lerp_(value.to(buffer.dtype).view_as(buffer), self._momentum())
+
+    def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (groups, 1 or blocks, n) and the matrix (groups, n, n) whose inverse root whitens this batch."""
+        samples = self.samples(x)
+        samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
+        self._check_rows(samples.shape[1] * samples.shape[2])
+        centering, group = self.options["centering"], self.options["process_group"]
+        if centering != "per-block":
+            samples = samples.flatten(1, 2).unsqueeze(1)
+        mean, cov = moments(samples)
+        if group is not None:
+            mean, cov = synchronise(mean, cov, samples.shape[2], group)
+        if centering == "uncentred":
+            cov = cov + mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        return mean, cov.mean(1)
+
+    def running_whitening(self) -> tuple[Tensor, Tensor]:
+        """Mean and root of the running averages, shapes as :meth:`whitening`; (0, I) before any training step."""
+        mean = self.running_mean.view(self.n_groups, -1, self.columns)
+        if self._root_is_stale:
+            self._refresh_root()
+        if self.options["running"] == "covariance" and self._steps:
+            mean = mean / self.get_buffer("running_weight")
+        return mean, self.running_deconv.view(self.n_groups, self.columns, self.columns)
+
+    def _refresh_root(self) -> None:
+        """Take the root of the averaged covariance, once after the average has changed."""
+        self._root_is_stale = False
+        if self._steps:
+            with torch.no_grad():
+                cov = self.get_buffer("running_cov") / self.get_buffer("running_weight")
+                root = self.root(cov.view(self.n_groups, self.columns, self.columns))
+                self.running_deconv.copy_(root.view_as(self.running_deconv))
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if not mode and self._root_is_stale:  # now rather than in the first evaluation, which may be compiled
+            self._refresh_root()
+        return self
+
+    def root(self, cov: Tensor) -> Tensor:
+        """The inverse root of a covariance, shape (groups, n, n), by the layer's solver; checked."""
+        options = self.options
+        cov = cov.detach() if options["detach_root"] else cov
+        cov = cov.to(torch.promote_types(cov.dtype, torch.float32))
+        root = inverse_sqrt(cov, solver=options["solver"], n_iter=options["n_iter"], eps=options["eps"])
+        self._check_root(cov, root)
+        return root
+
+    # On a CPU a bad value raises at once. On other devices it only leaves a flag, for check_finite to read:
+    # asking at every step would make the host wait for the device.
+
+    def _check_rows(self, rows: int) -> None:
+        if rows < self.columns and not self._warned_of_few_rows:
+            self._warned_of_few_rows = True
+            warnings.warn(
+                f"{self}: {rows} rows for a covariance of {self.columns} columns, which is therefore singular and "
+                "rests on eps; a larger batch, a smaller block_size or a smaller sampling_stride helps",
+                stacklevel=2,
+            )
+
+    def _check_input(self, x: Tensor) -> None:
         low, high = torch.aminmax(x.detach())
         finite = torch.isfinite(low) & torch.isfinite(high)
         if x.device.type != "cpu":
             self.nonfinite.logical_or_(~finite)
         elif not finite:
-            raise FloatingPointError(_NOT_FINITE.format(layer=self))
+            raise FloatingPointError(NOT_FINITE.format(layer=self))
 
-    def _fold(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, root = self._whitening(x)
-        return fold(self.weight, self.bias, mean, root, n_blocks=self.n_blocks, grouping=self.grouping)
+    def _check_root(self, cov: Tensor, root: Tensor) -> None:
+        """The root is finite and no larger than any of the solvers can make it: a gain of 2 / sqrt(eps)."""
+        size = root.detach().square().sum((-1, -2)).amax()
+        limit = 4 * self.columns / self.options["eps"] if self.options["eps"] > 0 else math.inf
+        broken = ~torch.isfinite(size) | (size > limit)
+        if cov.device.type != "cpu":
+            self.nonfinite.logical_or_(broken)
+        elif broken:
+            spectrum = torch.linalg.eigvalsh(cov.detach().double()).flatten()
+            raise FloatingPointError(
+                f"{self}: the inverse root diverged. The covariance has eigenvalues from {spectrum.min():.3g} to "
+                f"{spectrum.max():.3g}, eps is {self.options['eps']:g}; a larger eps, fewer n_iter or "
+                'solver="eigh" helps'
+            )
+
+    def folded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the plain layer that does the same to this input; autocast is left to that layer."""
+        with torch.autocast(x.device.type, enabled=False):
+            mean, root = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.whitening(x))
+            new_weight, new_bias = fold_weights(
+                weight.to(root.dtype), bias, mean, root, n_blocks=self.n_blocks, grouping=self.options["grouping"]
+            )
+        return new_weight.to(weight.dtype), new_bias.to(weight.dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # The authors' checkpoints, and plain ones, have no such count.
+        state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if not self.num_batches_tracked.is_meta:
+            self._steps = int(self.num_batches_tracked)
+            self._root_is_stale = self.options["running"] == "covariance"
+            self.train(self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Deconvolution:
+        group = self.options["process_group"]
+        memo[id(group)] = group  # shared by the copies: it cannot be copied, and need not be
+        copied = memo[id(self)] = self.__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def extra_repr(self) -> str:
-        columns = self.running_deconv.shape[-1]
-        plain = super().extra_repr()
-        return f"{plain}, columns={columns}, blocks={self.n_blocks}, eps={self.eps:g}, n_iter={self.n_iter}"
+        changed = [f"{k}={v!r}" for k, v in self.options.items() if v != PUBLISHED[k]]  # type: ignore[literal-required]
+        return ", ".join([super().extra_repr(), f"columns={self.columns}, blocks={self.n_blocks}", *changed])
 
 
-_NOT_FINITE = (
-    "{layer}: the input holds NaN or infinite values; look for a diverging loss (a lower learning rate helps) "
-    "or bad values in the data"
+NOT_FINITE = (
+    "{layer}: the input holds NaN or infinite values, or the inverse root diverged; look for a diverging loss "
+    "(a lower learning rate helps), bad values in the data, or a larger eps"
 )
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise if any deconvolution layer of a model met NaN or infinite input since the last call.
+    """Raise if any deconvolution layer of a model met NaN or infinite input, or a diverging root, since the last call.
 
     On a CPU the layers raise by themselves; on other devices they only note it, since asking at every step
     would make the host wait for the device. Call this once in a while, at the end of an epoch for instance.
@@ -145,67 +340,34 @@ def check_finite(model: nn.Module) -> None:
     Raises:
         FloatingPointError: names every such layer.
     """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, _Deconvolution)}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, Deconvolution)}
     hit = [name or type(model).__name__ for name, m in layers.items() if bool(m.nonfinite)]
     for module in layers.values():
         module.nonfinite.zero_()
     if hit:
-        raise FloatingPointError(_NOT_FINITE.format(layer=", ".join(hit)))
+        raise FloatingPointError(NOT_FINITE.format(layer=", ".join(hit)))
 
 
-class DeconvConv2d(_Deconvolution, nn.Conv2d):
-    """Two-dimensional convolution of whitened patches.
-
-    With X the matrix of all patches (``functional.patch_matrix``), y = (X - mu) D w + b. The channels are
-    whitened in blocks that share one mean and one root: with G = in_channels / block_size blocks, column c of
-    a patch row goes to block c mod G (the published, interleaved order), and a row counts as G samples. With
-    ``groups`` > 1 every group has a mean and a root of its own and ``block_size`` is not used.
-
-    Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device,
-            dtype: as in ``nn.Conv2d``. Padding is part of the patches from which the moments come.
-        block_size: channels whitened together; where it does not divide ``in_channels`` their greatest common
-            divisor is taken, with a warning below 8.
-        eps: added to the diagonal of the covariance, in squared units of the input.
-        n_iter: Newton-Schulz steps.
-        momentum: weight of the newest batch in the running averages, which start at mean 0 and D = I.
-        sampling_stride: the moments are estimated from every ``sampling_stride``-th of the positions at which
-            the convolution is evaluated, in both directions; for 1x1 kernels, from every
-            (sampling_stride * stride)^2-th pixel of the whole batch.
-        solver: ``"newton_schulz"`` or ``"eigh"``, see ``functional.inverse_sqrt``.
-
-    Shape:
-        Input (N, in_channels, H, W), output (N, out_channels, H', W') as in ``nn.Conv2d``. Before any training
-        step the layer is the plain convolution in evaluation.
-
-    Raises:
-        ValueError: channels not divisible by groups, a number out of its range, input of another shape, fewer
-            than two patches, or a constant input with eps = 0.
-        FloatingPointError: NaN or infinite input while training (on a CPU; elsewhere see :func:`check_finite`).
-
-    Source: Ye et al. 2020, algorithm 1; the defaults and details are those of the authors' code.
-    """
+class _DeconvConv(Deconvolution, nn.modules.conv._ConvNd):
+    """A convolution in any number of dimensions, before a class below says which."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: _size_2_t,
-        stride: _size_2_t = 1,
-        padding: str | _size_2_t = 0,
-        dilation: _size_2_t = 1,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: torch.device | str | None = None,
+        padding_mode: PaddingMode = "zeros",
+        device: Device = None,
         dtype: torch.dtype | None = None,
         *,
         block_size: int = 64,
-        eps: float = 1e-5,
-        n_iter: int = 5,
-        momentum: float = 0.1,
         sampling_stride: int = 3,
-        solver: Solver = "newton_schulz",
+        **options: Unpack[Options],
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
@@ -214,56 +376,97 @@ class DeconvConv2d(_Deconvolution, nn.Conv2d):
             )
         if sampling_stride < 1:
             raise ValueError(f"sampling_stride must be at least 1, got {sampling_stride}")
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )
+        plain: tuple[Any, ...] = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        super().__init__(*plain, padding_mode, device, dtype)  # type: ignore[call-arg]  # of nn.Conv1d, 2d or 3d
         self.sampling_stride = sampling_stride
         block = block_size_for(in_channels, block_size) if groups == 1 else in_channels // groups
-        self._init_deconvolution(
-            block * math.prod(self.kernel_size),
-            groups,
-            in_channels // (groups * block),
-            grouping="interleaved",
-            eps=eps,
-            n_iter=n_iter,
-            momentum=momentum,
-            solver=solver,
-        )
+        columns, blocks = block * math.prod(self.kernel_size), in_channels // (groups * block)
+        self._init_deconvolution(columns, groups, blocks, PUBLISHED | options, device=device, dtype=dtype)
 
-    def _samples(self, x: Tensor) -> Tensor:
+    def samples(self, x: Tensor) -> Tensor:
         strides = [self.sampling_stride * s for s in self.stride]
-        if math.prod(self.kernel_size) == 1:
-            rows = x.movedim(1, -1).reshape(-1, x.shape[1])[:: math.prod(strides)]
+        if math.prod(self.kernel_size) == 1:  # every so many pixels of the whole batch, on whichever process they are
+            rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+            step = math.prod(strides)
+            if step > 1:
+                before, _ = rows_before(len(rows), self.options["process_group"], x.device)
+                rows = rows[-before % step :: step]
         else:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
             rows = patch_matrix(x, self.kernel_size, stride=strides, dilation=self.dilation)
         rows = rows.unflatten(1, (self.groups, -1)).transpose(0, 1)
-        return split_columns(rows, self.n_blocks, self.grouping)
+        return split_columns(rows, self.n_blocks, self.options["grouping"])
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"input must have shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
-        return self._conv_forward(x, *self._fold(x))
+        if x.dim() != len(self.kernel_size) + 2 or x.shape[1] != self.in_channels:
+            sides = ("L", "H, W", "D, H, W")[len(self.kernel_size) - 1]
+            raise ValueError(f"input must have shape (N, {self.in_channels}, {sides}), got {tuple(x.shape)}")
+        return self._conv_forward(x, *self.folded(x, self.weight, self.bias))
 
 
-class DeconvLinear(_Deconvolution, nn.Linear):
+class DeconvConv1d(_DeconvConv, nn.Conv1d):
+    """Convolution of whitened patches of a sequence, shape (N, in_channels, L): see :class:`.DeconvConv2d`."""
+
+
+class DeconvConv2d(_DeconvConv, nn.Conv2d):
+    """Two-dimensional convolution of whitened patches.
+
+    With X the matrix of all patches (``functional.patch_matrix``), y = (X - mu) D w + b. The channels are
+    whitened in blocks that share one mean and one root: with G = in_channels / block_size blocks, column c of
+    a patch row goes to block c mod G (the published, interleaved order), and a row counts as G samples. With
+    ``groups`` > 1 every group has a mean and a root of its own and ``block_size`` is not used.
+
+    The arguments up to ``dtype`` are those of ``nn.Conv2d``. Padding is part of the patches from which the moments
+    come.
+
+    Args:
+        block_size: channels whitened together; where it does not divide ``in_channels`` their greatest common
+            divisor is taken, with a warning below 8.
+        sampling_stride: the moments are estimated from every ``sampling_stride``-th of the positions at which
+            the convolution is evaluated, in every direction; for 1x1 kernels, from every
+            (sampling_stride * stride)^2-th pixel of the whole batch.
+        options: see :class:`.Options`.
+
+    Shape:
+        Input (N, in_channels, H, W), output (N, out_channels, H', W') as in ``nn.Conv2d``. Before any training
+        step the layer is the plain convolution in evaluation.
+
+    Raises:
+        ValueError: channels not divisible by groups, a number out of its range, input of another shape, fewer
+            than two patches, or a constant input with eps = 0.
+        FloatingPointError: NaN or infinite input while training, or a diverging root (on a CPU; elsewhere see
+            :func:`.check_finite`).
+
+    Under autocast only the convolution runs in half precision; moments and root stay in float32. On CUDA no step
+    waits for the device. Tested on CPUs; the tests for CUDA have not been run on a GPU yet; MPS is untested.
+
+    Source: Ye et al. 2020, algorithm 1; the defaults and details are those of the authors' code.
+    """
+
+
+class DeconvConv3d(_DeconvConv, nn.Conv3d):
+    """Convolution of whitened patches of a volume, shape (N, in_channels, D, H, W): see :class:`.DeconvConv2d`."""
+
+
+class DeconvLinear(Deconvolution, nn.Linear):
     """Linear layer on whitened features: y = (x - mu) D w + b.
 
     The features are cut into consecutive blocks that share one mean and one root, every block of every row
     being one sample.
 
+    The arguments up to ``dtype`` are those of ``nn.Linear``.
+
     Args:
-        in_features, out_features, bias, device, dtype: as in ``nn.Linear``.
         block_size: features whitened together; where it does not divide ``in_features`` their greatest common
             divisor is taken, with a warning below 8.
-        eps, n_iter, momentum, solver: as in :class:`DeconvConv2d`.
+        options: see :class:`.Options`.
 
     Shape:
         Input (..., in_features), output (..., out_features).
 
     Raises:
-        ValueError, FloatingPointError: as :class:`DeconvConv2d`.
+        ValueError, FloatingPointError: as :class:`.DeconvConv2d`.
 
     Source: Ye et al. 2020; the authors' ``Delinear``.
     """
@@ -273,32 +476,135 @@ class DeconvLinear(_Deconvolution, nn.Linear):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        device: torch.device | str | None = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
         *,
         block_size: int = 512,
-        eps: float = 1e-5,
-        n_iter: int = 5,
-        momentum: float = 0.1,
-        solver: Solver = "newton_schulz",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
         block = block_size_for(in_features, block_size)
-        self._init_deconvolution(
-            block,
-            1,
-            in_features // block,
-            grouping="contiguous",
-            eps=eps,
-            n_iter=n_iter,
-            momentum=momentum,
-            solver=solver,
-        )
+        chosen: Options = PUBLISHED | {"grouping": "contiguous"} | options
+        self._init_deconvolution(block, 1, in_features // block, chosen, device=device, dtype=dtype)
 
-    def _samples(self, x: Tensor) -> Tensor:
-        return split_columns(x.reshape(1, -1, self.in_features), self.n_blocks, self.grouping)
+    def samples(self, x: Tensor) -> Tensor:
+        return split_columns(x.reshape(1, -1, self.in_features), self.n_blocks, self.options["grouping"])
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-1] != self.in_features:
             raise ValueError(f"input must have shape (N, ..., {self.in_features}), got {tuple(x.shape)}")
-        return F.linear(x, *self._fold(x))
+        return F.linear(x, *self.folded(x, self.weight, self.bias))
+
+
+class ChannelDeconv(Deconvolution):
+    """Whiten the channels of a feature map, or the features of a vector, without a convolution: y = D (x - mu).
+
+    Of the C channels the first G * block_size, G = floor(C / block_size), are whitened in G blocks, channel c
+    in block c mod G; the blocks share one mean vector and one root. By default (published) the root is that of the
+    *uncentred* second moment, x x' averaged, though the mean is subtracted from the data. The remaining
+    C mod block_size channels are normalised together, with one mean and one variance:
+    y = (x - m) / sqrt(v + eps).
+
+    Args:
+        num_features: C.
+        block_size: channels whitened together.
+        sampling_stride: s; where all sides of the map are at least s, every s^2-th of its pixels is used (in the
+            order block, image, position for the first part, channel, position for the rest).
+        device, dtype: of the buffers.
+        options: see :class:`.Options`; eps is 1e-2 and centering ``"uncentred"`` by default.
+
+    Shape:
+        Input and output ``(N, C, *spatial)`` with any number of spatial dimensions, none included.
+
+    The running averages start from the first batch. Before it the layer leaves its input as it is, but for the
+    factor 1 / sqrt(1 + eps) of the remaining channels.
+
+    Raises:
+        ValueError, FloatingPointError: as :class:`.DeconvConv2d`; also a block_size above num_features.
+
+    Source: the authors' ``ChannelDeconv``.
+    """
+
+    first_batch_starts = True
+    rest_mean: Tensor
+    rest_var: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        block_size: int,
+        *,
+        sampling_stride: int = 3,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__()
+        if not 1 <= block_size <= num_features:
+            raise ValueError(f"block_size must lie between 1 and num_features, {num_features}, got {block_size}")
+        if sampling_stride < 1:
+            raise ValueError(f"sampling_stride must be at least 1, got {sampling_stride}")
+        self.num_features, self.sampling_stride = num_features, sampling_stride
+        self.rest = num_features % block_size
+        chosen: Options = PUBLISHED | {"eps": 1e-2, "centering": "uncentred"} | options
+        self._init_deconvolution(block_size, 1, num_features // block_size, chosen, device=device, dtype=dtype)
+        if self.rest:
+            self.register_buffer("rest_mean", torch.zeros((), device=device, dtype=dtype))
+            self.register_buffer("rest_var", torch.ones((), device=device, dtype=dtype))
+
+    def _step(self, x: Tensor) -> int:
+        return self.sampling_stride**2 if x.dim() > 2 and min(x.shape[2:]) >= self.sampling_stride else 1
+
+    def _blocks(self, channels: Tensor) -> Tensor:
+        """View of the whitened channels, which come first, shape (C', ...), as (block_size, blocks, ...)."""
+        if self.options["grouping"] == "interleaved":
+            return channels.unflatten(0, (self.columns, self.n_blocks))
+        return channels.unflatten(0, (self.n_blocks, self.columns)).transpose(0, 1)
+
+    def samples(self, x: Tensor) -> Tensor:
+        pixels = x[:, : x.shape[1] - self.rest].movedim(1, 0).flatten(1)  # channels, then images and positions
+        blocks, step = self._blocks(pixels), self._step(x)
+        if self.options["centering"] == "per-block":
+            return blocks[:, :, ::step].permute(1, 2, 0).unsqueeze(0)
+        before, total = rows_before(pixels.shape[1], self.options["process_group"], x.device)
+        chosen = [blocks[:, g, -(g * total + before) % step :: step] for g in range(self.n_blocks)]
+        return torch.cat(chosen, 1).T[None, None]
+
+    def _measure_rest(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        values = x[:, x.shape[1] - self.rest :].flatten(1)[:, :: self._step(x)].reshape(-1, 1)
+        mean, var = moments(values.to(torch.promote_types(values.dtype, torch.float32)))
+        group, n = self.options["process_group"], len(values)
+        if group is not None:
+            mean, var = synchronise(mean, var, n, group)
+            n = rows_before(n, group, x.device)[1]
+        mean, var = mean.squeeze(), var.squeeze() * n / (n - 1)
+        self._remember({"rest_mean": mean, "rest_var": var})
+        return mean, var
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 2 or x.shape[1] != self.num_features:
+            raise ValueError(f"input must have shape (N, {self.num_features}, ...), got {tuple(x.shape)}")
+        measured = self._begin_step(x)
+        with torch.autocast(x.device.type, enabled=False):
+            mean, root = self.batch_whitening(x) if measured else self.running_whitening()
+            channels = x.movedim(1, 0).to(torch.promote_types(x.dtype, root.dtype))
+            first, rest = channels.split([len(channels) - self.rest, self.rest])
+            blocks = self._blocks(first)
+            shape = (self.columns, -1, *[1] * (blocks.dim() - 2))
+            white = torch.tensordot(root[0], blocks - mean[0].T.reshape(shape), 1)
+            white = (white if self.options["grouping"] == "interleaved" else white.transpose(0, 1)).flatten(0, 1)
+            if self.rest:
+                m, v = self._measure_rest(x) if measured else (self.rest_mean, self.rest_var)
+                white = torch.cat([white, (rest - m) / (v + self.options["eps"]).sqrt()])
+        return white.movedim(0, 1).to(x.dtype)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Matrix M (C, C) and vector b (C,) of y = M x + b, which the layer is in evaluation."""
+        if self.training:
+            raise RuntimeError("ChannelDeconv.affine: the layer is in training mode; call .eval() first")
+        like = self.running_mean
+        offset = self(like.new_zeros(1, self.num_features))
+        return (self(torch.eye(self.num_features, dtype=like.dtype, device=like.device)) - offset).T, offset[0]
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, {super().extra_repr()}"

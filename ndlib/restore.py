@@ -74,7 +74,7 @@ def inverse_filter(picture: Tensor, kernel: Tensor) -> Tensor:
 
 
 def wiener_response(transfer: Tensor, k: float | Tensor) -> Tensor:
-    """The Wiener filter conj(H) / (|H|^2 + K), of the shape of ``transfer``.
+    """The Wiener filter ``conj(H) / (|H|^2 + K)``, of the shape of ``transfer``.
 
     Args:
         transfer: H, complex (H, W), see :func:`transfer_function`.
@@ -92,7 +92,7 @@ def wiener(picture: Tensor, kernel: Tensor, k: float | Tensor) -> Tensor:
 
 
 def power_spectrum(picture: Tensor) -> Tensor:
-    """Power at each frequency, |FFT|^2 / (H W), of the picture less its mean. Its mean is the variance."""
+    """Power at each frequency, ``|FFT|^2 / (H W)``, of the picture less its mean. Its mean is the variance."""
     height, width = _size(picture)
     return torch.fft.fft2(picture - picture.mean((-2, -1), keepdim=True)).abs().square() / (height * width)
 

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndlib.functional import (
-    fold,
+    fold_weights,
     inverse_sqrt,
     join_columns,
     moments,
     newton_schulz_response,
     patch_matrix,
     patch_moments,
+    polar_coefficients,
     split_columns,
     whiteness,
 )
@@ -74,11 +75,12 @@ def test_patch_matrix_refuses_what_does_not_fit():
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_columns_are_split_as_documented(grouping, lead):
     matrix = random(*lead, 5, 12)
-    blocks = split_columns(matrix, 3, grouping).unflatten(-2, (5, 3))
+    blocks = split_columns(matrix, 3, grouping)
+    assert blocks.shape == (*lead, 3, 5, 4)
     for g in range(3):
         columns = [c for c in range(12) if (c % 3 == g if grouping == "interleaved" else c // 4 == g)]
-        assert torch.equal(blocks[..., g, :], matrix[..., columns])
-    assert torch.equal(join_columns(split_columns(matrix, 3, grouping), 3, grouping), matrix)
+        assert torch.equal(blocks[..., g, :, :], matrix[..., columns])
+    assert torch.equal(join_columns(blocks, grouping), matrix)
 
 
 # Moments. -------------------------------------------------------------------------------------------------
@@ -118,10 +120,11 @@ def test_one_row_is_no_sample():
 
 # Inverse square root. --------------------------------------------------------------------------------------
 
+SOLVERS = ["newton_schulz", "polar", "eigh"]
 TRIDIAGONAL = 2 * torch.eye(6).double() - torch.diag(torch.ones(5), 1).double() - torch.diag(torch.ones(5), -1).double()
 
 
-@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     "a",
     [torch.eye(5).double(), torch.diag(torch.tensor([0.1, 1.0, 1.0, 4.0])).double(), TRIDIAGONAL, covariance(6)],
@@ -138,7 +141,7 @@ def test_the_root_of_a_diagonal_matrix():
     torch.testing.assert_close(d, torch.diag(torch.tensor([0.5, 2.0])).double())
 
 
-@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_eps_is_added_to_the_diagonal(solver):
     """Rank one: eigenvalue u'u + eps along u, eps elsewhere."""
     u = torch.tensor([[3.0], [4.0]]).double()
@@ -150,7 +153,7 @@ def test_eps_is_added_to_the_diagonal(solver):
 
 def test_solutions_of_a_batch_are_those_of_its_members():
     stack = torch.stack([covariance(4, 0), 100 * covariance(4, 5)])
-    for solver in ("newton_schulz", "eigh"):
+    for solver in SOLVERS:
         together = inverse_sqrt(stack, solver=solver)
         for one, d in zip(stack, together, strict=True):
             torch.testing.assert_close(d, inverse_sqrt(one, solver=solver))
@@ -175,16 +178,33 @@ def test_response_by_hand_and_its_bound():
     torch.testing.assert_close(newton_schulz_response(spectrum, 100), spectrum.rsqrt())
 
 
+def test_polar_steps_are_the_best_cubics():
+    """Of all cubics a x - b x^3 none deviates less from 1 over the interval that the steps before it reached."""
+    low, high = 1e-3, 1.0
+    for a, b in polar_coefficients(12):
+        x = torch.linspace(low, high, 20001, dtype=torch.float64)
+
+        def deviation(a, b, x=x):
+            return (a * x - b * x**3 - 1).abs().max().item()
+
+        best = deviation(a, b)
+        for da, db in [(1e-3, 0), (-1e-3, 0), (0, 1e-3), (0, -1e-3), (1e-3, 1e-3), (-1e-3, -1e-3)]:
+            assert deviation(a * (1 + da), b * (1 + db)) > best
+        y = a * x - b * x**3
+        low, high = y.min().item(), y.max().item()
+    assert 1 - low < 1e-3
+
+
 def root_of_gram(solver, eps):
     return lambda x: inverse_sqrt(x.T @ x, solver=solver, eps=eps)
 
 
-@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_gradient_of_the_root(solver):
     assert torch.autograd.gradcheck(root_of_gram(solver, 1e-2), random(9, 4).requires_grad_())
 
 
-@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     "x",
     [torch.eye(4).double(), torch.diag(torch.tensor([1.0, 1.0, 2.0, 2.0])).double(), random(2, 5)],
@@ -243,10 +263,10 @@ def test_folded_weights_do_what_whitening_first_does(grouping, groups):
     weight, bias = random(6, columns, seed=1), random(6, seed=2)
     mean, root = random(groups, width, seed=3), covariance(width)[None].repeat(groups, 1, 1)
     root[-1] *= 2
-    new_weight, new_bias = fold(weight, bias, mean, root, n_blocks=n_blocks, grouping=grouping)
+    new_weight, new_bias = fold_weights(weight, bias, mean, root, n_blocks=n_blocks, grouping=grouping)
     for g in range(groups):
         part = x[:, g * columns : (g + 1) * columns]
-        white = join_columns((split_columns(part, n_blocks, grouping) - mean[g]) @ root[g], n_blocks, grouping)
+        white = join_columns((split_columns(part, n_blocks, grouping) - mean[g]) @ root[g], grouping)
         out = slice(g * 3, (g + 1) * 3) if groups == 2 else slice(None)
         torch.testing.assert_close(part @ new_weight[out].T + new_bias[out], white @ weight[out].T + bias[out])
 
@@ -254,5 +274,5 @@ def test_folded_weights_do_what_whitening_first_does(grouping, groups):
 def test_folding_multiplies_the_root_from_the_side_of_the_input():
     """D is symmetric, so a transposed D is told from D only by a matrix that is not: fold must not transpose."""
     d = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
-    weight, _ = fold(torch.tensor([[1.0, 1.0]]), None, torch.zeros(1, 2), d[None])
+    weight, _ = fold_weights(torch.tensor([[1.0, 1.0]]), None, torch.zeros(1, 2), d[None])
     assert weight.tolist() == [[1.0, 3.0]]

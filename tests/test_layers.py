@@ -10,9 +10,11 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from ndlib import DeconvConv2d, DeconvLinear, check_finite
+from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
 
@@ -34,10 +36,10 @@ CONVOLUTIONS = [
 
 
 def relative(a, b):
-    return float((a.double() - b.double()).norm() / b.double().norm())
+    return float((a.detach().double() - b.detach().double()).norm() / b.detach().double().norm())
 
 
-def correlated(*shape, seed, dtype):
+def correlated(*shape, seed, dtype=torch.float64):
     """Feature maps with correlated pixels and channels, and a mean of their own for each channel."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -47,18 +49,39 @@ def correlated(*shape, seed, dtype):
     return x.to(dtype)
 
 
-def compare(layer, computed, wanted, x, x_reference, parameters, running, tolerance):
-    """Outputs, gradients of one random functional, and running averages, in training."""
-    target = torch.randn(computed.shape, generator=torch.Generator().manual_seed(7)).to(computed.dtype)
-    (computed * target).sum().backward()
-    (wanted * target.double()).sum().backward()
-    assert relative(computed.detach(), wanted.detach()) < tolerance
-    assert relative(x.grad, x_reference.grad) < tolerance
-    for name, parameter in parameters.items():
-        assert relative(getattr(layer, name).grad, parameter.grad) < tolerance, name
-    assert relative(layer.running_mean.flatten(), torch.cat([r.mean for r in running])) < tolerance
-    roots = torch.stack([r.root for r in running])
-    assert relative(layer.running_deconv.reshape(roots.shape), roots) < tolerance
+def compare(layer, wanted_from, inputs, whitenings, tolerance):
+    """Three training steps and an evaluation: outputs, gradients, running averages, against the reference.
+
+    ``wanted_from(x, parameters, training)`` computes the output in double precision.
+    """
+    parameters = {name: p.detach().double().requires_grad_() for name, p in layer.named_parameters()}
+    parameters.setdefault("bias", None)
+    for x in inputs:
+        x = x.clone().requires_grad_()
+        x_reference = x.detach().double().requires_grad_()
+        layer.zero_grad()
+        for parameter in parameters.values():
+            if parameter is not None:
+                parameter.grad = None
+        computed, wanted = layer(x), wanted_from(x_reference, parameters, True)
+        target = torch.randn(computed.shape, generator=torch.Generator().manual_seed(7)).to(computed.dtype)
+        (computed * target).sum().backward()
+        (wanted * target.double()).sum().backward()
+        assert relative(computed, wanted) < tolerance
+        assert relative(x.grad, x_reference.grad) < tolerance
+        for name, parameter in layer.named_parameters():
+            assert relative(parameter.grad, parameters[name].grad) < tolerance, name
+    distinct = 1 if layer.options["centering"] != "per-block" else len(whitenings[0].means)
+    means = torch.cat([mean for w in whitenings for mean in w.means[:distinct]])
+    assert relative(layer.running_mean, means) < tolerance
+    if layer.options["running"] == "root":
+        roots = torch.stack([w.root for w in whitenings])
+        assert relative(layer.running_deconv.reshape(roots.shape), roots) < tolerance
+    else:
+        covs = torch.stack([w.cov for w in whitenings])
+        assert relative(layer.running_cov.reshape(covs.shape), covs) < tolerance
+    layer.eval()
+    assert relative(layer(x), wanted_from(x_reference, parameters, False)) < tolerance
 
 
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
@@ -68,42 +91,333 @@ def test_convolution_is_the_published_one(shape, dtype):
     c_in, c_out, kernel, stride, padding, dilation, groups = shape
     torch.manual_seed(1)
     layer = DeconvConv2d(c_in, c_out, kernel, stride, padding, dilation, groups).to(dtype)
-    parameters = {name: p.detach().double().requires_grad_() for name, p in layer.named_parameters()}
-    running = [reference.Running() for _ in range(groups)]
+    whitenings = [reference.Whitening(eps=1e-5) for _ in range(groups)]
     settings = {"stride": (stride,) * 2, "padding": (padding,) * 2, "dilation": (dilation,) * 2, "groups": groups}
-    settings |= {"block": 64, "sampling": 3, "eps": 1e-5, "steps": 5, "running": running}
-    for step in range(3):
-        x = correlated(3, c_in, 13, 11, seed=step, dtype=dtype).requires_grad_()
-        x_reference = x.detach().double().requires_grad_()
-        layer.zero_grad()
-        for parameter in parameters.values():
-            parameter.grad = None
-        wanted = reference.convolution(x_reference, **parameters, **settings, training=True)
-        compare(layer, layer(x), wanted, x, x_reference, parameters, running, TOLERANCE[dtype])
-    layer.eval()
-    wanted = reference.convolution(x_reference, **parameters, **settings, training=False)
-    assert relative(layer(x).detach(), wanted.detach()) < TOLERANCE[dtype]
+
+    def wanted(x, parameters, training):
+        options = {**settings, "block": 64, "sampling": 3, "whitenings": whitenings, "training": training}
+        return reference.convolution(x, **parameters, **options)
+
+    inputs = [correlated(3, c_in, 13, 11, seed=step, dtype=dtype) for step in range(3)]
+    compare(layer, wanted, inputs, whitenings, TOLERANCE[dtype])
+
+
+PAIR = st.tuples(st.integers(1, 2), st.integers(1, 2))
+SHAPES = {"kernel": st.tuples(st.integers(1, 3), st.integers(1, 3)), "stride": PAIR, "dilation": PAIR}
+SHAPES |= {"padding": st.tuples(st.integers(0, 2), st.integers(0, 2)), "channels": st.sampled_from([2, 3, 4, 6])}
+SHAPES |= {"groups": st.sampled_from([1, 1, 2]), "block": st.integers(1, 6), "sampling": st.integers(1, 3)}
+OPTIONS = {"grouping": ["interleaved", "contiguous"], "centering": ["shared", "per-block", "uncentred"]}
+OPTIONS |= {"running": ["root", "covariance"], "solver": ["newton_schulz", "eigh"], "eps": [1e-2, 1e-1]}
+
+
+@pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")
+@settings(max_examples=80, deadline=None)
+@given(
+    shape=st.fixed_dictionaries(SHAPES),
+    options=st.fixed_dictionaries({name: st.sampled_from(values) for name, values in OPTIONS.items()}),
+    bias=st.booleans(),
+)
+def test_options_and_shapes_of_the_convolution(shape, options, bias):
+    groups = shape["groups"]
+    channels = shape["channels"] // groups * groups
+    geometry = {name: shape[name] for name in ("stride", "padding", "dilation", "groups")}
+    torch.manual_seed(1)
+    layer = DeconvConv2d(
+        channels,
+        2 * groups,
+        shape["kernel"],
+        bias=bias,
+        block_size=shape["block"],
+        sampling_stride=shape["sampling"],
+        **geometry,
+        **options,
+    ).double()
+    exact = options["solver"] == "eigh"
+    choice = {name: options[name] for name in ("eps", "centering", "running")}
+    whitenings = [reference.Whitening(exact=exact, **choice) for _ in range(groups)]
+    settings = {"block": shape["block"], "sampling": shape["sampling"], "grouping": options["grouping"], **geometry}
+
+    def wanted(x, parameters, training):
+        return reference.convolution(x, **parameters, **settings, whitenings=whitenings, training=training)
+
+    inputs = [correlated(3, channels, 7, 9, seed=step) for step in range(2)]
+    compare(layer, wanted, inputs, whitenings, 1e-7 if exact else 1e-9)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("features", "block"), [(24, 512), (96, 32), (40, 16)])
-def test_linear_is_the_published_one(features, block, dtype):
+@pytest.mark.parametrize(
+    "options", [{}, {"grouping": "interleaved", "centering": "per-block", "running": "covariance"}]
+)
+def test_linear_is_the_published_one(features, block, dtype, options):
     torch.manual_seed(1)
-    layer = DeconvLinear(features, 7, block_size=block).to(dtype)
-    parameters = {name: p.detach().double().requires_grad_() for name, p in layer.named_parameters()}
-    running = reference.Running()
-    settings = {"block": block, "eps": 1e-5, "steps": 5, "running": running}
-    for step in range(3):
-        x = correlated(120, features, seed=step, dtype=dtype).requires_grad_()
-        x_reference = x.detach().double().requires_grad_()
-        layer.zero_grad()
-        for parameter in parameters.values():
-            parameter.grad = None
-        wanted = reference.linear(x_reference, **parameters, **settings, training=True)
-        compare(layer, layer(x), wanted, x, x_reference, parameters, [running], TOLERANCE[dtype])
-    layer.eval()
-    wanted = reference.linear(x_reference, **parameters, **settings, training=False)
-    assert relative(layer(x).detach(), wanted.detach()) < TOLERANCE[dtype]
+    layer = DeconvLinear(features, 7, block_size=block, **options).to(dtype)
+    choice = {key: options[key] for key in ("centering", "running") if key in options}
+    whitening = reference.Whitening(eps=1e-5, **choice)
+    grouping = options.get("grouping", "contiguous")
+
+    def wanted(x, parameters, training):
+        given = {"block": block, "whitening": whitening, "training": training, "grouping": grouping}
+        return reference.linear(x, **parameters, **given)
+
+    inputs = [correlated(120, features, seed=step, dtype=dtype) for step in range(3)]
+    compare(layer, wanted, inputs, [whitening], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("sides", [(), (7,), (6, 7), (2, 9), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize(("features", "block"), [(12, 4), (14, 4), (6, 6), (7, 5)])
+def test_channel_deconvolution_is_the_published_one(features, block, sides, dtype):
+    layer = ChannelDeconv(features, block).to(dtype)
+    whitening = reference.Whitening(eps=1e-2, centering="uncentred", first=True)
+    channels = reference.Channels(block, whitening)
+    inputs = [correlated(40, features, *sides, seed=step, dtype=dtype) for step in range(3)]
+    compare(layer, lambda x, _, training: channels(x, training), inputs, [whitening], TOLERANCE[dtype])
+    if layer.rest:
+        assert relative(layer.rest_mean, channels.rest[0]) < TOLERANCE[dtype]
+        assert relative(layer.rest_var, channels.rest[1]) < TOLERANCE[dtype]
+
+
+def test_channel_deconvolution_with_the_centred_covariance():
+    x = correlated(50, 6, 5, 5, seed=0) + 10
+    layer = ChannelDeconv(6, 6, centering="shared", sampling_stride=1, eps=1e-9, solver="eigh").double()
+    rows = layer(x).movedim(1, -1).reshape(-1, 6)
+    torch.testing.assert_close(rows.T @ rows / len(rows), torch.eye(6).double(), atol=1e-4, rtol=0)
+    uncentred = ChannelDeconv(6, 6, sampling_stride=1, eps=1e-9, solver="eigh").double()
+    rows = uncentred(x).movedim(1, -1).reshape(-1, 6)
+    assert (rows.T @ rows / len(rows) - torch.eye(6)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("centering", ["shared", "per-block", "uncentred"])
+@pytest.mark.parametrize("grouping", ["interleaved", "contiguous"])
+def test_channel_deconvolution_is_affine_in_evaluation(grouping, centering):
+    layer = ChannelDeconv(14, 4, grouping=grouping, centering=centering).double()
+    layer(correlated(50, 14, 5, 5, seed=0))
+    matrix, offset = layer.eval().affine()
+    x = correlated(3, 14, 2, 2, seed=1)
+    torch.testing.assert_close(torch.einsum("ij,njhw->nihw", matrix, x) + offset[:, None, None], layer(x))
+    fresh = ChannelDeconv(12, 4).eval()
+    torch.testing.assert_close(fresh(x[:, :12].float()), x[:, :12].float())  # before any training step
+
+
+@pytest.mark.filterwarnings("ignore:.*rows for a covariance")
+def test_one_and_three_dimensions_are_two_with_a_trivial_side():
+    torch.manual_seed(0)
+    line, flat = DeconvConv1d(4, 5, 3, padding=1), DeconvConv2d(4, 5, (1, 3), padding=(0, 1))
+    volume, plane = DeconvConv3d(4, 5, (1, 3, 2)), DeconvConv2d(4, 5, (3, 2))
+    flat.load_state_dict({k: v.unsqueeze(2) if k == "weight" else v for k, v in line.state_dict().items()})
+    plane.load_state_dict({k: v.squeeze(2) if k == "weight" else v for k, v in volume.state_dict().items()})
+    x, z = torch.randn(6, 4, 11), torch.randn(6, 4, 1, 9, 8)
+    torch.testing.assert_close(line(x), flat(x.unsqueeze(2)).squeeze(2))
+    torch.testing.assert_close(volume(z), plane(z.squeeze(2)).unsqueeze(2))
+    torch.testing.assert_close(line.eval()(x), flat.eval()(x.unsqueeze(2)).squeeze(2))
+
+
+def test_three_dimensional_patches_are_whitened():
+    layer = DeconvConv3d(2, 16, 2, eps=1e-12, solver="eigh", sampling_stride=1).double()
+    layer.weight.data = torch.eye(16, dtype=torch.float64).reshape(16, 2, 2, 2, 2)
+    layer.bias.data.zero_()
+    rows = layer(correlated(4, 2, 5, 6, 7, seed=0)).movedim(1, -1).reshape(-1, 16)
+    torch.testing.assert_close(rows.T @ rows / len(rows), torch.eye(16, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_memory_format_and_odd_batches_change_nothing(batch):
+    torch.manual_seed(0)
+    layers = [DeconvConv2d(4, 6, 3, padding=1, sampling_stride=1).double() for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    x = correlated(batch, 4, 9, 9, seed=0)
+    last = layers[1](x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(layers[0](x), last)
+
+
+# Options, one at a time. ------------------------------------------------------------------------------------
+
+
+def steps_of(layer, n, seed=0):
+    return [layer(correlated(4, 3, 9, 9, seed=seed + i, dtype=torch.float32)).detach() for i in range(n)]
+
+
+def test_freezing_leaves_the_averages_alone_and_uses_them():
+    torch.manual_seed(0)
+    layer = DeconvConv2d(3, 4, 3, freeze_after=3)
+    steps_of(layer, 3)
+    remembered = layer.running_deconv.clone()
+    x = correlated(4, 3, 9, 9, seed=9, dtype=torch.float32)
+    in_training = layer(x)
+    torch.testing.assert_close(in_training, layer.eval()(x))
+    assert torch.equal(layer.running_deconv, remembered)
+    assert int(layer.num_batches_tracked) == 4
+
+
+def test_update_every_measures_every_step_at_first_and_then_every_kth(monkeypatch):
+    layer = DeconvConv2d(3, 4, 3, update_every=5)
+    measured = []
+    spy = type(layer).measure
+
+    def counted(self, x):
+        measured.append(self._steps - 1)
+        return spy(self, x)
+
+    monkeypatch.setattr(type(layer), "measure", counted)
+    monkeypatch.setattr("ndlib.layers.WARM_UP", 7)
+    steps_of(layer, 21)
+    assert measured == [*range(7), 10, 15, 20]
+
+
+def test_update_every_averages_over_as_many_steps_as_before(monkeypatch):
+    monkeypatch.setattr("ndlib.layers.WARM_UP", 1)
+    layer = DeconvConv2d(3, 4, 3, update_every=5, momentum=0.1)
+    steps_of(layer, 5)
+    before = layer.running_deconv.clone()
+    x = correlated(4, 3, 9, 9, seed=77, dtype=torch.float32)
+    layer(x)  # the sixth step, number 5, is measured
+    _, cov = layer.measure(x)
+    keep = 0.9**5
+    torch.testing.assert_close(layer.running_deconv, keep * before + (1 - keep) * layer.root(cov)[0])
+
+
+def test_between_updates_the_averages_whiten(monkeypatch):
+    monkeypatch.setattr("ndlib.layers.WARM_UP", 1)
+    layer = DeconvConv2d(3, 4, 3, update_every=5)
+    steps_of(layer, 1)
+    x = correlated(4, 3, 9, 9, seed=77, dtype=torch.float32)
+    in_training = layer(x)
+    torch.testing.assert_close(in_training, layer.eval()(x))
+
+
+def test_a_detached_root_is_a_constant_and_the_mean_is_not():
+    torch.manual_seed(0)
+    live, constant = DeconvConv2d(3, 4, 3).double(), DeconvConv2d(3, 4, 3, detach_root=True).double()
+    constant.load_state_dict(live.state_dict())
+    x = correlated(4, 3, 9, 9, seed=0)
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    torch.testing.assert_close(live(a), constant(b))
+    live(a).square().sum().backward()
+    constant(b).square().sum().backward()
+    assert relative(b.grad, a.grad) > 1e-3
+    # By hand: a convolution with D fixed, its bias depending on the mean of the sampled patches.
+    c = x.clone().requires_grad_()
+    mean, cov = constant.measure(c)
+    rows = constant.weight.flatten(1) @ constant.root(cov.detach())[0]
+    y = F.conv2d(c, rows.view_as(constant.weight), constant.bias - rows @ mean[0, 0])
+    y.square().sum().backward()
+    torch.testing.assert_close(b.grad, c.grad)
+
+
+def test_the_polar_solver_whitens_weak_directions_in_fewer_steps():
+    x = correlated(40, 3, 12, 12, seed=0) * torch.tensor([1.0, 1.0, 1e-2])[:, None, None]
+    spread = {}
+    for solver in ("newton_schulz", "polar"):
+        layer = DeconvConv2d(3, 27, 3, solver=solver, n_iter=10, sampling_stride=1, eps=1e-9).double()
+        layer.weight.data = torch.eye(27, dtype=torch.float64).reshape(27, 3, 3, 3)
+        layer.bias.data.zero_()
+        rows = layer(x).movedim(1, -1).reshape(-1, 27)
+        spread[solver] = torch.linalg.eigvalsh(rows.T @ rows / len(rows))
+    assert spread["polar"].min() > 0.9 > 0.5 > spread["newton_schulz"].min()
+    assert spread["polar"].max() < 1.1
+
+
+@pytest.mark.parametrize("options", [{}, {"running": "covariance", "update_every": 3, "centering": "per-block"}])
+def test_saving_loading_and_resuming_continue_bit_for_bit(tmp_path, options, monkeypatch):
+    monkeypatch.setattr("ndlib.layers.WARM_UP", 4)
+
+    def network():
+        torch.manual_seed(0)
+        layers = [DeconvConv2d(3, 8, 3, **options), nn.ReLU(), ChannelDeconv(8, 3, **options)]
+        layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), DeconvLinear(32, 4, block_size=16, **options)]
+        net = nn.Sequential(*layers)
+        return net, torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+
+    def train(net, optimizer, steps):
+        for step in steps:
+            optimizer.zero_grad()
+            net(correlated(16, 3, 9, 9, seed=step, dtype=torch.float32)).square().mean().backward()
+            optimizer.step()
+
+    whole, optimizer = network()
+    train(whole, optimizer, range(12))
+    half, optimizer = network()
+    train(half, optimizer, range(7))
+    torch.save({"net": half.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
+
+    resumed, optimizer = network()
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)  # no code is run
+    resumed.load_state_dict(stored["net"])
+    optimizer.load_state_dict(stored["optimizer"])
+    train(resumed, optimizer, range(7, 12))
+    for name, value in whole.state_dict().items():
+        assert value.isfinite().all()
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+# Precision. -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(DeconvConv2d, (3, 8, 3)), (DeconvLinear, (12, 4)), (ChannelDeconv, (3, 3))]
+)
+def test_autocast_touches_the_convolution_only(kind, shape):
+    torch.manual_seed(0)
+    layer, copied = kind(*shape), kind(*shape)
+    copied.load_state_dict(layer.state_dict())
+    x = correlated(40, 12, seed=0, dtype=torch.float32)
+    x = x if isinstance(layer, DeconvLinear) else correlated(8, 3, 12, 12, seed=0, dtype=torch.float32)
+    full = copied(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = layer(x)
+    assert half.dtype == (torch.float32 if isinstance(layer, ChannelDeconv) else torch.bfloat16)
+    assert layer.running_deconv.dtype == torch.float32
+    torch.testing.assert_close(layer.running_deconv, copied.running_deconv)  # as if there were no autocast
+    torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_layers_measure_in_single(dtype):
+    torch.manual_seed(0)
+    layer = DeconvConv2d(3, 8, 3).to(dtype)
+    x = correlated(8, 3, 12, 12, seed=0, dtype=dtype)
+    y = layer(x)
+    y.float().square().mean().backward()
+    assert y.dtype == layer.running_deconv.dtype == layer.weight.grad.dtype == dtype
+    exact = DeconvConv2d(3, 8, 3)
+    exact.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in layer.state_dict().items()})
+    exact.running_mean.zero_()
+    exact.running_deconv.copy_(torch.eye(27))
+    torch.testing.assert_close(y.float(), exact(x.float()), rtol=0.05, atol=0.05)
+
+
+def test_tf32_is_off_for_moments_and_root(monkeypatch):
+    seen = []
+    matmul = torch.Tensor.__matmul__
+
+    def spy(a, b):
+        seen.append(torch.get_float32_matmul_precision())
+        return matmul(a, b)
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        from ndlib.functional import inverse_sqrt, moments
+
+        monkeypatch.setattr(torch.Tensor, "__matmul__", spy)
+        x = torch.randn(50, 4, requires_grad=True)
+        for solver in ("newton_schulz", "eigh"):
+            inverse_sqrt(moments(x)[1], solver=solver).sum().backward()
+        assert len(seen) > 20
+        assert set(seen) == {"highest"}
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("options", [{}, {"running": "covariance"}])
+def test_evaluation_compiles_without_a_graph_break(options):
+    net = nn.Sequential(DeconvConv2d(3, 8, 3, **options), nn.ReLU(), ChannelDeconv(8, 3, **options), nn.Flatten())
+    net = net.append(DeconvLinear(8 * 49, 4, block_size=49, **options))
+    x = torch.randn(60, 3, 9, 9)
+    net(x)
+    compiled = torch.compile(net.eval(), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), net(x))
 
 
 OFFICIAL = os.environ.get("NDLIB_OFFICIAL")
@@ -133,7 +447,7 @@ def test_convolution_is_that_of_the_authors(shape):
     assert relative(ours.eval()(x).detach(), theirs.eval()(x).detach()) < 1e-10
 
 
-@pytest.mark.parametrize("solver", ["newton_schulz", "eigh"])
+@pytest.mark.parametrize("solver", ["newton_schulz", "polar", "eigh"])
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 def test_gradients_of_the_layer(solver):
     torch.manual_seed(0)
@@ -144,6 +458,13 @@ def test_gradients_of_the_layer(solver):
         return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
 
     assert torch.autograd.gradcheck(function, (x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("centering", ["shared", "per-block", "uncentred"])
+def test_gradients_of_the_channel_deconvolution(centering):
+    layer = ChannelDeconv(5, 2, centering=centering, sampling_stride=1).double()
+    x = correlated(2, 5, 3, 3, seed=0, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(layer, (x,))
 
 
 def test_output_is_that_of_whitened_patches():
@@ -219,7 +540,7 @@ def test_plain_checkpoints_load():
         (lambda: DeconvLinear(6, 8, block_size=-1), "block_size must be at least 1, got -1"),
         (lambda: DeconvConv2d(6, 8, 3, n_iter=0), "n_iter must be at least 1, got 0"),
         (lambda: DeconvConv2d(6, 8, 3, eps=-1.0), "eps must not be negative, got -1.0"),
-        (lambda: DeconvConv2d(6, 8, 3, momentum=2), "momentum must lie between 0 and 1, got 2"),
+        (lambda: DeconvConv2d(6, 8, 3, momentum=2), "momentum must be positive and at most 1, got 2"),
         (lambda: DeconvConv2d(6, 8, 3, sampling_stride=0), "sampling_stride must be at least 1, got 0"),
         (lambda: DeconvConv2d(6, 8, 3, solver="svd"), "solver must be one of .*newton_schulz.* got 'svd'"),
         (lambda: DeconvConv2d(3, 4, 3)(torch.zeros(3, 8, 8)), r"shape \(N, 3, H, W\), got \(3, 8, 8\)"),
@@ -263,7 +584,7 @@ def test_the_flag_of_other_devices_names_the_layer_once():
 
 
 def test_a_block_that_does_not_divide():
-    with pytest.warns(UserWarning, match=r"block_size=64 does not divide 65 features.*blocks of 1.*\[13, 65\]"):
+    with pytest.warns(UserWarning, match=r"block_size=64 does not divide 65 features.*blocks of 1.*\[5, 13, 65\]"):
         layer = DeconvConv2d(65, 4, 3)
     assert layer.running_deconv.shape == (9, 9)
     with warnings.catch_warnings():
@@ -283,4 +604,5 @@ def test_few_rows_are_warned_about_once():
 
 
 def test_repr_tells_the_settings():
-    assert re.search(r"3, 4, kernel_size.*columns=27, blocks=1, eps=1e-05, n_iter=5", repr(DeconvConv2d(3, 4, 3)))
+    layer = DeconvConv2d(3, 4, 3, n_iter=9, running="covariance")
+    assert re.search(r"3, 4, kernel_size.*columns=27, blocks=1, n_iter=9, running='covariance'\)$", repr(layer))

@@ -9,6 +9,7 @@ from torch import nn
 
 from ndlib import data, ledger, models, training
 from ndlib.data import Dataset
+from ndlib.layers import Deconvolution
 
 
 def coloured(n_train=256, n_test=100, wrong_test_labels=False, seed=0):
@@ -155,7 +156,14 @@ def test_networks_and_their_normalisation():
     assert "BatchNorm2d" not in kinds["nd"] + kinds["none"]
     assert "Conv2d" not in kinds["nd"]
     assert "DeconvLinear" in kinds["nd"]
-    assert [m.n_iter for m in networks["nd"].modules() if hasattr(m, "n_iter")] == [15, 5, 5, 5, 5, 5]
+    assert [m.options["n_iter"] for m in networks["nd"].modules() if isinstance(m, Deconvolution)] == [
+        15,
+        5,
+        5,
+        5,
+        5,
+        5,
+    ]
     plain, nd = (sum(p.numel() for p in networks[m].parameters()) for m in ("none", "nd"))
     assert plain == nd
     with pytest.raises(ValueError, match="unknown architecture 'vgg'; there are vgg-small"):

@@ -1,0 +1,369 @@
+"""From a plain network to a deconvolved one (:func:`convert`) and, after training, back (:func:`fold`)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from .layers import (
+    ChannelDeconv,
+    DeconvConv1d,
+    DeconvConv2d,
+    DeconvConv3d,
+    DeconvLinear,
+    Deconvolution,
+    Options,
+    check_finite,
+)
+
+PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {
+    DeconvConv1d: nn.Conv1d,
+    DeconvConv2d: nn.Conv2d,
+    DeconvConv3d: nn.Conv3d,
+    DeconvLinear: nn.Linear,
+}
+DECONV_OF = {plain: deconv for deconv, plain in PLAIN_OF.items()}
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# What a classifier may have between its linear layers, and a squeezed feature map between its convolutions.
+ELEMENTWISE = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus),
+    *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+)
+ELEMENTWISE_FUNCTIONS = {F.relu, F.silu, F.gelu, F.sigmoid, F.hardswish, F.hardsigmoid, F.dropout, torch.relu}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one layer: ``action`` is ``"converted"``, ``"dropped"`` or ``"kept"``."""
+
+    name: str
+    kind: str
+    action: str
+    why: str
+
+
+@dataclass
+class Report:
+    """What :func:`.convert` did, a row for each convolution, linear layer and normalisation; ``print`` it."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def count(self, action: str, kind: str = "") -> int:
+        """Rows with this action, of layers whose kind begins so."""
+        return sum(r.action == action and r.kind.startswith(kind) for r in self.rows)
+
+    def __str__(self) -> str:
+        cells = [("layer", "kind", "action", "why"), *((r.name, r.kind, r.action, r.why) for r in self.rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(3)]
+        lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:3], widths, strict=True)), row[3]]) for row in cells]
+        summary = ", ".join(f"{self.count(action)} {action}" for action in ("converted", "dropped", "kept"))
+        if not self.count("dropped"):
+            summary += "; the network has no batch normalisation on its path"
+        return "\n".join([*lines, summary])
+
+
+def convert(
+    net: nn.Module,
+    *,
+    inplace: bool = False,
+    block_size: int = 64,
+    linear_block_size: int = 512,
+    sampling_stride: int = 3,
+    **options: Unpack[Options],
+) -> tuple[nn.Module, Report]:
+    """Deconvolve a network: drop its batch normalisation, whiten the input of every convolution and of the classifier.
+
+    The network is traced with ``torch.fx`` to see what lies on its path. Batch normalisation there becomes
+    ``nn.Identity``, wherever it stands. Convolutions become deconvolution layers with the same weights, and get a
+    bias where they have none, as the shift of the normalisation is gone. The classifier, that is the last linear
+    layer and those that lead to it through activations and dropout only, becomes ``DeconvLinear``. Convolutions
+    that see a single pixel (squeeze-and-excitation) are measured at every image, not at every ninth. All other
+    layers stay. Where tracing fails, every layer counts as lying on the path, and the report says so.
+
+    Args:
+        net: any module. Untouched, unless ``inplace``.
+        inplace: convert ``net`` itself instead of a copy.
+        block_size, sampling_stride: of the convolutions. linear_block_size: of the classifier.
+        options: of all layers, see ``layers.Options``.
+
+    Returns:
+        The network and a :class:`.Report` of what was converted, dropped or kept, and why.
+
+    Source of the placement: Ye et al. 2020, section 4, and the authors' networks.
+    """
+    net = net if inplace else copy.deepcopy(net)
+    path = _Path(net)
+    rows = []
+    modules = dict(net.named_modules(remove_duplicate=True))
+    for name, module in modules.items():
+        kind = type(module).__name__
+        action, why = _plan(module, path.nodes.get(name), path)
+        if not action:
+            continue
+        if action == "dropped":
+            _replace(net, name, nn.Identity())
+        elif action == "converted":
+            single = type(module) is not nn.Linear and path.sees_one_pixel(name)
+            layer = _deconvolved(
+                module,
+                block_size=linear_block_size if isinstance(module, nn.Linear) else block_size,
+                sampling_stride=1 if single else sampling_stride,
+                options=options,
+            )
+            layer.train(module.training)
+            _replace(net, name, layer)
+            notes = [why, "measured at every image: its input is one pixel" if single else ""]
+            notes.append("bias added" if module.bias is None and layer.bias is not None else "")
+            why = "; ".join(note for note in notes if note)
+        rows.append(Row(name, kind, action, why))
+    if path.failure:
+        rows.append(Row("(the network)", type(net).__name__, "kept", f"not traced, all layers count: {path.failure}"))
+    return net, Report(rows)
+
+
+def _plan(module: nn.Module, nodes: list[fx.Node] | None, path: _Path) -> tuple[str, str]:
+    """Action and reason for a module; no action for those that a report need not name."""
+    if isinstance(module, Deconvolution):
+        return "kept", "whitens already"
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return "kept", "transposed convolution"
+    norm, convolution = isinstance(module, BATCH_NORMS), isinstance(module, nn.modules.conv._ConvNd)
+    if not (norm or convolution or isinstance(module, nn.Linear)):
+        other = isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm))
+        return ("kept", "no batch normalisation") if other else ("", "")
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+        return "kept", "not initialised yet: run the network once before converting it"
+    if nodes is None and not path.failure:
+        return "kept", "not on the traced path"
+    if norm:
+        return "dropped", "the next layer whitens its input"
+    if type(module) not in DECONV_OF:
+        return "kept", f"{type(module).__name__} is not a plain layer"
+    if isinstance(module, nn.Linear) and not path.is_classifier(module):
+        return "kept", "not the classifier"
+    calls = len(nodes) if nodes else 1
+    return "converted", "" if calls == 1 else f"called {calls} times, each call measured and averaged"
+
+
+def _deconvolved(
+    module: Any, *, block_size: int, sampling_stride: int, options: Options
+) -> DeconvConv1d | DeconvConv2d | DeconvConv3d | DeconvLinear:
+    kind: dict[str, Any] = {"device": module.weight.device, "dtype": module.weight.dtype}
+    if isinstance(module, nn.Linear):
+        shape: tuple[Any, ...] = (module.in_features, module.out_features, module.bias is not None)
+        layer: Any = DeconvLinear(*shape, block_size=block_size, **kind, **options)
+    else:
+        layer = DECONV_OF[type(module)](
+            module.in_channels,
+            module.out_channels,
+            module.kernel_size,
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.groups,
+            padding_mode=module.padding_mode,
+            block_size=block_size,
+            sampling_stride=sampling_stride,
+            **kind,
+            **options,
+        )
+        nn.init.zeros_(layer.bias)
+    layer.weight = module.weight
+    if module.bias is not None:
+        layer.bias = module.bias
+    return layer
+
+
+def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another, wherever in the network that one is registered."""
+    old = net.get_submodule(name)
+    for parent in list(net.modules()):
+        for key, child in parent.named_children():
+            if child is old:
+                setattr(parent, key, module)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Deconvolution) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Path:
+    """What a trace of the network tells about its layers."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.nodes: dict[str, list[fx.Node]] = {}
+        self.failure = ""
+        self.modules = dict(net.named_modules())
+        modes = {m: m.training for m in net.modules()}
+        net.train()  # what only training reaches, auxiliary classifiers for instance, belongs to the path
+        try:
+            self.graph = _Tracer().trace(net)
+        except Exception as error:  # whatever a model's forward raises when it is traced
+            self.failure = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            names = {m: n for n, m in reversed(self.modules.items())}
+            for node in self.graph.nodes:
+                if node.op == "call_module":
+                    self.nodes.setdefault(names[self.modules[str(node.target)]], []).append(node)
+        finally:
+            for m, training in modes.items():
+                m.training = training
+        self.classifier = self._find_classifier()
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def _is_elementwise(self, node: fx.Node) -> bool:
+        module = self._module(node)
+        return isinstance(module, (*ELEMENTWISE, *BATCH_NORMS)) or node.target in ELEMENTWISE_FUNCTIONS
+
+    def _find_classifier(self) -> set[nn.Module]:
+        """The linear layers that no other layer with weights follows, and those that lead to them alone."""
+        linear = [m for m in self.modules.values() if type(m) is nn.Linear]
+        if self.failure:
+            return set(linear[-1:])
+        found: set[nn.Module] = set()
+        for last in self._last_calls():
+            node: Any = last if self._module(last) in linear else None
+            while isinstance(node, fx.Node) and (self._is_elementwise(node) or self._module(node) in linear):
+                found |= {m for m in [self._module(node)] if m is not None and m in linear}
+                node = node.args[0] if node.args else None
+        return found
+
+    def _last_calls(self) -> list[fx.Node]:
+        """The calls of layers from whose output no convolution or linear layer is reached any more."""
+        weighted = (nn.Linear, nn.modules.conv._ConvNd)
+        leads_on: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):  # users stand behind their node, so they are decided already
+            if any(user in leads_on or isinstance(self._module(user), weighted) for user in node.users):
+                leads_on.add(node)
+        return [node for node in self.graph.nodes if node.op == "call_module" and node not in leads_on]
+
+    def is_classifier(self, module: nn.Module) -> bool:
+        return module in self.classifier
+
+    def sees_one_pixel(self, name: str) -> bool:
+        """Whether the layer's input is a feature map that a global average reduced to one pixel."""
+        return any(self._one_pixel(node.args[0]) for node in self.nodes.get(name, ()) if node.args)
+
+    def _one_pixel(self, node: Any) -> bool:
+        if not isinstance(node, fx.Node):
+            return False
+        module = self._module(node)
+        if isinstance(module, (nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)):
+            return _all_ones(module.output_size)
+        if node.target in (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d):
+            return _all_ones(node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size"))
+        if node.target in ("mean", torch.mean):
+            dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+            return isinstance(dims, (tuple, list)) and set(dims) in ({2, 3}, {-2, -1})
+        through = self._is_elementwise(node) or isinstance(module, nn.modules.conv._ConvNd)
+        return through and bool(node.args) and self._one_pixel(node.args[0])
+
+
+def _all_ones(size: Any) -> bool:
+    return set(size if isinstance(size, (tuple, list)) else [size]) == {1}
+
+
+def fold(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:
+    """The plain network with the same outputs in evaluation: whitening costs nothing any more.
+
+    Deconvolution layers become ``nn.Conv1d``, ``2d``, ``3d`` and ``nn.Linear`` with weights D w and bias
+    b - mu' D w, of the same shapes. A ``ChannelDeconv`` becomes a 1x1 convolution (``nn.Linear`` where it sees
+    vectors): behind it a convolution may pad with zeros, which do not pass through it.
+
+    Args:
+        model: in evaluation mode; it is not changed.
+        example_input: an input of the network, needed only if there is a ``ChannelDeconv``, to see whether it meets
+            vectors or feature maps, and with how many dimensions.
+
+    Returns:
+        A copy without deconvolution layers, in evaluation mode, ready for ``torch.export`` and ONNX.
+
+    Raises:
+        RuntimeError: the model is in training mode.
+        ValueError: a ``ChannelDeconv`` and no example input.
+        FloatingPointError: a layer met values that are not finite, see ``check_finite``.
+    """
+    training = [name for name, m in model.named_modules() if isinstance(m, Deconvolution) and m.training]
+    if training:
+        raise RuntimeError(
+            f"fold: {training[0] or 'the model'} is in training mode, where it whitens with the batch and has no fixed "
+            "weights; call model.eval() first"
+        )
+    check_finite(model)
+    model = copy.deepcopy(model)
+    dimensions = _dimensions(model, example_input)
+    with torch.no_grad():
+        for name, module in list(model.named_modules()):
+            if not isinstance(module, Deconvolution):
+                continue
+            plain = _folded_channels(module, dimensions[name]) if isinstance(module, ChannelDeconv) else _folded(module)
+            if name:
+                _replace(model, name, plain.eval())
+            else:
+                return plain.eval()
+    return model
+
+
+def _folded(module: Any) -> nn.Module:
+    weight, bias = module.folded(module.weight, module.weight, module.bias)
+    kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+    if isinstance(module, DeconvLinear):
+        plain: Any = nn.Linear(module.in_features, module.out_features, **kind)
+    else:
+        plain = PLAIN_OF[type(module)](
+            module.in_channels,
+            module.out_channels,
+            module.kernel_size,
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.groups,
+            padding_mode=module.padding_mode,
+            **kind,
+        )
+    plain.weight.copy_(weight)
+    plain.bias.copy_(bias)
+    return plain
+
+
+def _folded_channels(module: ChannelDeconv, dimensions: int) -> nn.Module:
+    matrix, offset = module.affine()
+    c = module.num_features
+    kind: dict[str, Any] = {"device": matrix.device, "dtype": matrix.dtype}
+    if dimensions == 2:
+        plain: Any = nn.Linear(c, c, **kind)
+    else:
+        plain = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 3](c, c, 1, **kind)
+    plain.weight.copy_(matrix.reshape(plain.weight.shape))
+    plain.bias.copy_(offset)
+    return plain
+
+
+def _dimensions(model: nn.Module, example_input: Tensor | None) -> dict[str, int]:
+    """Number of dimensions of the input of each ChannelDeconv."""
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, ChannelDeconv)}
+    if not layers:
+        return {}
+    if example_input is None:
+        raise ValueError(
+            f"fold: {', '.join(layers) or 'a ChannelDeconv'} meets vectors or feature maps, which only an input can "
+            "tell; pass example_input"
+        )
+    found: dict[str, int] = {}
+    hooks = [
+        m.register_forward_pre_hook(lambda _, inputs, name=name: found.update({name: inputs[0].dim()}))
+        for name, m in layers.items()
+    ]
+    with torch.no_grad():
+        model(example_input)
+    for hook in hooks:
+        hook.remove()
+    return found

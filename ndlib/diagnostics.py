@@ -1,0 +1,92 @@
+"""How white the input of a deconvolution layer is, and what the layer makes of it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .functional import whiteness
+from .layers import Deconvolution
+
+
+@dataclass(frozen=True)
+class LayerWhiteness:
+    """Spectrum of a layer's input before and after whitening, strongest direction first.
+
+    ``before``: eigenvalues of the covariance (without eps), shape (groups, n), in squared units of the input.
+    ``after``: variance of the same directions after whitening. ``whiteness_before`` and ``whiteness_after``:
+    ``functional.whiteness`` of the whole matrices, mean over the groups. ``cutoff``: the smallest eigenvalue whose
+    direction comes out with at least half of the variance 1; infinite if there is none.
+    """
+
+    before: Tensor
+    after: Tensor
+    whiteness_before: float
+    whiteness_after: float
+    cutoff: float
+
+    @property
+    def condition_before(self) -> float:
+        """Largest over smallest eigenvalue; infinite for a singular covariance."""
+        return _condition(self.before)
+
+    @property
+    def condition_after(self) -> float:
+        """The same after whitening."""
+        return _condition(self.after)
+
+    def __str__(self) -> str:
+        return (
+            f"whiteness {self.whiteness_before:.3f} -> {self.whiteness_after:.3f}, condition number "
+            f"{self.condition_before:.2g} -> {self.condition_after:.2g}, half of the variance above eigenvalue "
+            f"{self.cutoff:.2g} (largest {float(self.before.max()):.2g})"
+        )
+
+
+def _condition(spectrum: Tensor) -> float:
+    smallest = spectrum.amin(-1).clamp(min=0)
+    return float((spectrum.amax(-1) / smallest).amax())
+
+
+def layer_whiteness(model: nn.Module, x: Tensor) -> dict[str, LayerWhiteness]:
+    """Run a network (or a single layer) on an input, and look at every deconvolution layer on the way.
+
+    A layer in evaluation is shown with its running root, one in training with the root of this batch. Neither the
+    network nor its running averages change.
+
+    Args:
+        model: the network. x: its input.
+
+    Returns:
+        A :class:`.LayerWhiteness` for the name of each layer that was reached; the name of ``model`` itself is "".
+    """
+    model = copy.deepcopy(model)
+    found: dict[str, LayerWhiteness] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, Deconvolution):
+            layer.register_forward_pre_hook(
+                lambda layer, inputs, name=name: found.update({name: _look_at(layer, inputs[0])})
+            )
+    with torch.no_grad():
+        model(x)
+    return found
+
+
+def _look_at(layer: Deconvolution, x: Tensor) -> LayerWhiteness:
+    _, cov = layer.measure(x)
+    root = layer.root(cov) if layer.training else layer.running_whitening()[1]
+    cov, root = cov.double(), root.double()
+    eigenvalues, v = torch.linalg.eigh(cov)
+    white = root.mT @ cov @ root
+    after = (v.mT @ white @ v).diagonal(dim1=-2, dim2=-1)
+    passed = eigenvalues[after >= 0.5]
+    return LayerWhiteness(
+        before=eigenvalues.flip(-1),
+        after=after.flip(-1),
+        whiteness_before=float(whiteness(cov).mean()),
+        whiteness_after=float(whiteness(white).mean()),
+        cutoff=float(passed.min()) if len(passed) else float("inf"),
+    )

@@ -1,0 +1,286 @@
+"""From plain networks to deconvolved ones and back."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, convert, fold
+from ndlib.layers import Deconvolution
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")
+
+
+def small():
+    torch.manual_seed(0)
+    features = [nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2)]
+    return nn.Sequential(*features, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5))
+
+
+def trained(net, *shape, steps=3):
+    torch.manual_seed(1)
+    for _ in range(steps):
+        net.train()(torch.randn(*shape).cumsum(-1) / 3)
+    return net.eval()
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+# convert ----------------------------------------------------------------------------------------------------
+
+
+def test_what_becomes_of_each_layer():
+    net = small()
+    before = copy.deepcopy(net.state_dict())
+    new, report = convert(net)
+    assert [(r.name, r.action) for r in report.rows] == [
+        ("0", "converted"),
+        ("1", "dropped"),
+        ("3", "converted"),
+        ("4", "dropped"),
+        ("7", "converted"),
+    ]
+    assert [type(m).__name__ for m in new] == [
+        *("DeconvConv2d", "Identity", "ReLU", "DeconvConv2d", "Identity"),
+        *("AdaptiveAvgPool2d", "Flatten", "DeconvLinear"),
+    ]
+    assert "bias added" in report.rows[0].why
+    assert "bias added" not in report.rows[2].why
+    for name in ("0.weight", "3.weight", "3.bias", "7.weight", "7.bias"):
+        assert torch.equal(new.state_dict()[name], before[name])
+    # The caller's network is what it was, and shares nothing with the new one.
+    assert type(net[0]) is nn.Conv2d
+    new[3].weight.data.zero_()
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+
+
+def test_in_place_and_with_options():
+    net = small().eval()
+    weight = net[0].weight
+    new, _ = convert(net, inplace=True, block_size=4, sampling_stride=2, n_iter=9, running="covariance")
+    assert new is net
+    assert new[0].weight is weight
+    assert new[3].columns == 4 * 9
+    assert new[3].sampling_stride == 2
+    assert all(m.options["n_iter"] == 9 and not m.training for m in new.modules() if isinstance(m, Deconvolution))
+
+
+def test_the_report_is_a_table():
+    text = str(convert(small())[1])
+    assert text.splitlines()[0].split() == ["layer", "kind", "action", "why"]
+    assert text.splitlines()[-1] == "3 converted, 2 dropped, 0 kept"
+
+
+FAMILIES = {  # batch normalisations, convolutions, linear layers converted, linear layers kept
+    "resnet18": (20, 20, 1, 0),
+    "vgg11_bn": (8, 8, 3, 0),
+    "densenet121": (121, 120, 1, 0),
+    "mobilenet_v2": (52, 52, 1, 0),
+    "mobilenet_v3_small": (34, 52, 2, 0),
+    "efficientnet_b0": (49, 81, 1, 0),
+    "regnet_y_400mf": (53, 85, 1, 0),
+    "convnext_tiny": (0, 22, 1, 36),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_torchvision_networks(name):
+    norms, convolutions, linear, kept = FAMILIES[name]
+    torch.manual_seed(0)
+    net = getattr(torchvision.models, name)(num_classes=7)
+    new, report = convert(net)
+    assert report.count("dropped") == norms
+    assert report.count("converted", "Conv") == convolutions
+    assert report.count("converted", "Linear") == linear
+    assert report.count("kept", "Linear") == kept
+    assert not any(type(m) in (nn.BatchNorm2d, nn.Conv2d) for m in new.modules())
+    assert ("has no batch normalisation" in str(report)) == (norms == 0)
+
+    x = torch.randn(4, 3, 64, 64)
+    output = new.train()(x)
+    output.square().mean().backward()
+    assert output.shape == (4, 7)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in new.parameters())
+    new.eval()
+    plain = fold(new)
+    assert relative(plain(x), new(x)) <= 1e-5
+    # Module by module the plain network: same kinds, same weight shapes.
+    for module_name, module in net.named_modules():
+        folded = plain.get_submodule(module_name)
+        if isinstance(module, nn.BatchNorm2d):
+            assert type(folded) is nn.Identity
+        else:
+            assert type(folded) is type(module)
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                assert folded.weight.shape == module.weight.shape
+
+
+def test_squeezed_maps_are_measured_at_every_image():
+    new, report = convert(torchvision.models.mobilenet_v3_small(num_classes=3))
+    single = {r.name for r in report.rows if "one pixel" in r.why}
+    assert single == {n for n, _ in new.named_modules() if n.endswith((".fc1", ".fc2"))}
+    assert {new.get_submodule(n).sampling_stride for n in single} == {1}
+    assert new.features[0][0].sampling_stride == 3
+
+
+class Branches(nn.Module):
+    """Layers that tracing has to tell apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Conv2d(3, 3, 3, padding=1)
+        self.up = nn.ConvTranspose2d(3, 3, 2)
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.unused_norm = nn.BatchNorm2d(3)
+        self.gate = nn.Linear(3, 3)
+        self.first_norm = nn.BatchNorm2d(3)
+        self.ready = DeconvConv2d(3, 3, 1)
+        self.head = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+
+    def forward(self, x):
+        x = self.shared(self.first_norm(x))
+        x = self.ready(self.up(self.shared(x)))
+        pooled = x.mean((2, 3))
+        return self.head(pooled * self.gate(pooled)).log_softmax(-1)
+
+
+def test_reasons_for_keeping():
+    _, report = convert(Branches())
+    rows = {r.name: (r.action, r.why) for r in report.rows}
+    assert rows["shared"] == ("converted", "called 2 times, each call measured and averaged")
+    assert rows["up"] == ("kept", "transposed convolution")
+    assert rows["unused"] == rows["unused_norm"] == ("kept", "not on the traced path")
+    assert rows["gate"] == ("kept", "not the classifier")
+    assert rows["ready"] == ("kept", "whitens already")
+    assert rows["first_norm"][0] == rows["head.1"][0] == "dropped"
+    assert rows["head.0"][0] == rows["head.3"][0] == "converted"
+
+
+def test_a_network_that_cannot_be_traced_is_converted_as_a_whole():
+    class Decides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.norm(self.conv(x))
+            return self.fc(x.mean((2, 3)) if x.sum() > 0 else -x.mean((2, 3)))
+
+    new, report = convert(Decides())
+    assert [r.action for r in report.rows] == ["converted", "dropped", "converted", "kept"]
+    assert "not traced, all layers count: TraceError" in report.rows[-1].why
+    assert new(torch.randn(9, 3, 8, 8)).shape == (9, 2)
+
+
+def test_modes_and_frozen_weights_survive():
+    net = small()
+    net[3].eval()
+    net[3].weight.requires_grad_(False)
+    new, _ = convert(net)
+    assert new[0].training
+    assert not new[3].training
+    assert not new[3].weight.requires_grad
+
+
+# fold -------------------------------------------------------------------------------------------------------
+
+LAYERS = [
+    (lambda **o: DeconvConv1d(4, 6, 3, padding=1, **o), (5, 4, 12), nn.Conv1d),
+    (lambda **o: DeconvConv2d(4, 6, 3, padding=1, **o), (5, 4, 9, 9), nn.Conv2d),
+    (lambda **o: DeconvConv2d(4, 6, (3, 5), stride=2, padding=2, dilation=2, **o), (5, 4, 13, 13), nn.Conv2d),
+    (lambda **o: DeconvConv2d(4, 6, 3, padding=1, padding_mode="reflect", **o), (5, 4, 9, 9), nn.Conv2d),
+    (lambda **o: DeconvConv2d(4, 6, 3, padding="same", bias=False, **o), (5, 4, 9, 9), nn.Conv2d),
+    (lambda **o: DeconvConv2d(4, 6, 3, padding=1, groups=2, **o), (5, 4, 9, 9), nn.Conv2d),
+    (lambda **o: DeconvConv3d(4, 6, 2, padding=1, **o), (5, 4, 5, 6, 7), nn.Conv3d),
+    (lambda **o: DeconvLinear(12, 4, **o), (30, 12), nn.Linear),
+    (lambda **o: DeconvLinear(12, 4, bias=False, block_size=4, **o), (30, 12), nn.Linear),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"centering": "per-block", "running": "covariance", "grouping": "contiguous"}])
+@pytest.mark.parametrize(("make", "shape", "kind"), LAYERS)
+def test_folded_layers_are_plain_and_equal_up_to_the_border(make, shape, kind, options):
+    torch.manual_seed(0)
+    layer = trained(make(**options), *shape)
+    plain = fold(layer)
+    assert type(plain) is kind
+    assert plain.weight.shape == layer.weight.shape
+    x = torch.randn(*shape) + 2  # a mean that makes the padded border differ from the inside
+    difference = (plain(x) - layer(x)).abs()
+    assert relative(plain(x), layer(x)) <= 1e-6
+    assert difference.max() <= 1e-5 * layer(x).abs().max()  # at every position, the border included
+    assert torch.equal(plain(x), plain.eval()(x))
+
+
+def test_the_border_is_that_of_the_layer_itself():
+    """At the border the padded zeros are whitened like pixels: ((patch with zeros) - mu) D w + b."""
+    layer = trained(DeconvConv2d(2, 1, 3, padding=1), 6, 2, 9, 9).double()
+    x = torch.randn(1, 2, 9, 9).double() + 2
+    corner = nn.functional.pad(x, (1, 1, 1, 1))[0, :, :3, :3].flatten()
+    by_hand = (corner - layer.running_mean) @ layer.running_deconv @ layer.weight.flatten() + layer.bias
+    torch.testing.assert_close(fold(layer)(x)[0, :, 0, 0], by_hand)
+
+
+def with_channels():
+    torch.manual_seed(0)
+    layers = [ChannelDeconv(6, 4), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, ChannelDeconv(8, 8), nn.Linear(8, 3))
+
+
+def test_channel_deconvolution_becomes_one_extra_layer():
+    net = trained(with_channels(), 9, 6, 7, 7)
+    x = torch.randn(9, 6, 7, 7) + 3
+    plain = fold(net, x)
+    assert [type(m).__name__ for m in plain] == [
+        *("Conv2d", "Conv2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear", "Linear")
+    ]
+    assert plain[0].kernel_size == (1, 1)
+    assert relative(plain(x), net(x)) <= 1e-5
+    # Position by position behind the padded convolution, so that the border counts as much as the inside.
+    assert (plain[:2](x) - net[:2](x)).abs().max() <= 1e-5 * net[:2](x).abs().max()
+    with pytest.raises(ValueError, match=r"0, 5 meets vectors or feature maps.*pass example_input"):
+        fold(net)
+
+
+def test_fold_refuses_what_has_no_fixed_weights():
+    net = convert(small())[0]
+    with pytest.raises(RuntimeError, match=r"fold: 0 is in training mode.*model.eval\(\) first"):
+        fold(net)
+    net.eval()
+    net[3].nonfinite.fill_(True)
+    with pytest.raises(FloatingPointError, match="3: the input holds NaN"):
+        fold(net)
+
+
+def test_fold_leaves_the_network_alone_and_computes_once():
+    net = trained(convert(small())[0], 6, 3, 12, 12)
+    before = copy.deepcopy(net.state_dict())
+    plain = fold(net)
+    assert not any(m.training for m in plain.modules())
+    assert not any(isinstance(m, Deconvolution) for m in plain.modules())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    assert isinstance(net[0], DeconvConv2d)
+
+
+@pytest.mark.parametrize("make", [lambda: convert(small())[0], with_channels], ids=["convert", "channels"])
+def test_exported_networks_compute_the_same(make):
+    import onnxruntime
+
+    net = make()
+    x = torch.randn(6, 6 if isinstance(net[0], ChannelDeconv) else 3, 12, 12)
+    plain = fold(trained(net, *x.shape), x)
+    wanted = net(x).detach()
+    exported = torch.export.export(plain, (x,)).module()
+    assert relative(exported(x).detach(), wanted) <= 1e-5
+    assert relative(torch.export.export(net, (x,)).module()(x).detach(), wanted) <= 1e-5  # unfolded too
+
+    stream = io.BytesIO()
+    torch.onnx.export(plain, (x,), dynamo=True, verbose=False).save(stream)
+    session = onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
+    (computed,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert relative(torch.from_numpy(computed), wanted) <= 1e-5
