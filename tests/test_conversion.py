@@ -50,6 +50,7 @@ def test_what_becomes_of_each_layer():
         *("AdaptiveAvgPool2d", "Flatten", "DeconvLinear"),
     ]
     assert "bias added" in report.rows[0].why
+    assert not new[0].bias.any()  # so that it starts as the plain layer does
     assert "bias added" not in report.rows[2].why
     for name in ("0.weight", "3.weight", "3.bias", "7.weight", "7.bias"):
         assert torch.equal(new.state_dict()[name], before[name])

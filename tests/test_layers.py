@@ -385,6 +385,8 @@ def test_half_precision_layers_measure_in_single(dtype):
     exact.running_mean.zero_()
     exact.running_deconv.copy_(torch.eye(27))
     torch.testing.assert_close(y.float(), exact(x.float()), rtol=0.05, atol=0.05)
+    for half, single in zip(layer.measure(x), exact.measure(x.float()), strict=True):
+        torch.testing.assert_close(half, single)
 
 
 def test_tf32_is_off_for_moments_and_root(monkeypatch):
