@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := $(shell find ndlib data -type f -not -path '*/__pycache__/*')
 
+# Threads that wait must not spin: on a busy machine a chapter otherwise takes five times as long.
+export OMP_WAIT_POLICY := PASSIVE
+
 .DELETE_ON_ERROR:
 .PHONY: help book test lint types unit pages serve notebooks lab clean
 
