@@ -30,7 +30,7 @@ def test_notebook_runs_alone(name, site, tmp_path, monkeypatch):
     notebook.cells.insert(0, nbformat.v4.new_code_cell(probe))
     empty = tmp_path / "empty"
     empty.mkdir()
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(empty)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(empty)}}).execute()
     assert list(empty.iterdir()) == []
     assert not (tmp_path / "nothing-here").exists()
     printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", ()))
