@@ -28,7 +28,17 @@ __all__ = [
     "layers",
 ]
 
-_LOADED_ON_USE = {"data", "exercise", "ledger", "models", "plotting", "restore", "training"}
+_LOADED_ON_USE = {
+    "data",
+    "exercise",
+    "image_statistics",
+    "kernels",
+    "ledger",
+    "models",
+    "plotting",
+    "restore",
+    "training",
+}
 
 
 def __getattr__(name: str) -> ModuleType:

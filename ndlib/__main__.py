@@ -1,10 +1,11 @@
-"""The command line: ``python -m ndlib train ...``."""
+"""The command line: ``python -m ndlib train ...`` and ``python -m ndlib statistics ...``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from . import ledger
 from .data import DatasetError
@@ -15,6 +16,20 @@ from .training import run
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
+    chosen = vars(_parser().parse_args(arguments))
+    command = {"train": _train, "statistics": _statistics}[chosen.pop("command")]
+    try:
+        print(command(chosen, arguments))
+    except (ValueError, DatasetError, FloatingPointError, OSError) as error:
+        print(f"python -m ndlib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("python -m ndlib: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ndlib", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -41,25 +56,55 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--ledger", type=Path, help="JSON lines file to add to (default: data/results/DATASET.jsonl)")
     train.add_argument("--save-weights", type=Path, help="also write the trained network, half precision, .npz")
 
-    chosen = vars(parser.parse_args(arguments))
-    chosen.pop("command")
+    statistics = commands.add_parser(
+        "statistics",
+        help="statistics and deconvolution kernel of a folder of pictures",
+        description="Autocovariances, for lags up to 14 pixels, of all pictures below a folder, into a file; and their "
+        "deconvolution kernel in numbers. Interrupted, the same command goes on where it stopped.",
+    )
+    what = statistics.add_mutually_exclusive_group(required=True)
+    what.add_argument("folder", type=Path, nargs="?", help="searched with all folders in it")
+    what.add_argument("--merge", type=Path, nargs=2, metavar=("A.npz", "B.npz"), help="add up the sums of two files")
+    statistics.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="file to write")
+    statistics.add_argument(
+        "--sizes", type=int, nargs="+", default=[], help="also rescale the shorter side to so many pixels (antialiased)"
+    )
+    statistics.add_argument(
+        "--orders", type=int, default=0, help="also keep the sums of the first 1, 2, 3, ... pictures in random orders"
+    )
+    return parser
+
+
+def _train(chosen: dict[str, Any], arguments: list[str]) -> str:
     weights, file = chosen.pop("save_weights"), chosen.pop("ledger")
     file = file or Path("data", "results", f"{chosen['dataset']}.jsonl")
-    try:
-        model, record = run(**chosen, command=["python", "-m", "ndlib", *arguments])
-        ledger.append(file, record)
-        if weights:
-            save(model, weights, record)
-    except (ValueError, DatasetError, FloatingPointError, OSError) as error:
-        print(f"python -m ndlib: {error}", file=sys.stderr)
-        return 1
-    print(
+    model, record = run(**chosen, command=["python", "-m", "ndlib", *arguments])
+    ledger.append(file, record)
+    if weights:
+        save(model, weights, record)
+    return (
         f"{ledger.display_name(record['method'])}, {ledger.display_name(record['dataset'])}, "
         f"{record['epochs']} epochs: "
         f"test {record['test_last']:.2f} % (best {record['test_best']:.2f}), train {record['train_last']:.2f} %, "
         f"{record['train_seconds']:.0f} s of training; added to {file}"
     )
-    return 0
+
+
+def _statistics(chosen: dict[str, Any], arguments: list[str]) -> str:
+    from . import image_statistics, kernels
+
+    file = chosen["out"]
+    if chosen["merge"]:
+        if chosen["sizes"] or chosen["orders"]:
+            raise ValueError("--merge takes what the two files hold: leave out --sizes and --orders")
+        collection = image_statistics.merge(*map(image_statistics.load, chosen["merge"]))
+        image_statistics.save(file, collection)
+    else:
+        sizes, orders = chosen["sizes"], chosen["orders"]
+        collection = image_statistics.collect(chosen["folder"], file, sizes=sizes, orders=orders)
+    skipped = [f"skipped {reason}" for reason in collection.provenance["skipped"]]
+    pictures = collection.provenance["pictures"]
+    return "\n".join([*skipped, f"{pictures} pictures, {len(skipped)} skipped: {file}", kernels.summary(collection)])
 
 
 if __name__ == "__main__":

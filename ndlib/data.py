@@ -143,6 +143,7 @@ def write_npz(file: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
             np.savez(partial, **arrays)  # type: ignore[arg-type]
             partial.flush()
             os.fsync(partial.fileno())
+            Path(partial.name).chmod(0o644)  # temporary files are for their owner alone
             Path(partial.name).replace(file)
         except BaseException:
             Path(partial.name).unlink(missing_ok=True)

@@ -1,12 +1,16 @@
 """``python -m ndlib`` as users call it."""
 
 import json
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import scipy.ndimage
+from PIL import Image
 
-from ndlib import __main__, ledger
+from ndlib import __main__, image_statistics, kernels, ledger
 
 RUN = "train --dataset photo-patches --method nd --width 0.25 --train-images 128 --test-images 100 --batch-size 64"
 RUN += " --epochs 1"
@@ -49,3 +53,89 @@ def test_mistakes_are_answered_in_a_line(tmp_path, monkeypatch, capsys, change, 
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+# statistics ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Smooth noise, whose kernel has a negative ring, in two folders, and a file that is no picture."""
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        folder = tmp_path / "pictures" / "ab"[n % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = scipy.ndimage.gaussian_filter(rng.normal(size=(60, 70, 3)), (0.7, 0.7, 0)) * 120 + 128
+        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{n}.png")
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "pictures"
+
+
+def test_statistics_prints_the_kernel_of_a_folder(pictures, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ndlib", "statistics", "pictures", "--out", "all.npz", "--sizes", "30", "--orders", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    skipped, total, *summary = done.stdout.splitlines()
+    assert skipped == "skipped broken.png: cannot identify image file"
+    assert total == "4 pictures, 1 skipped: all.npz"
+    line = r"centre (\S+) \+- \S+, ring: minimum (\S+) \+- \S+ of the centre"
+    centre, ring = re.search(line, summary[1]).groups()
+    assert float(centre) > 0 > float(ring)
+    assert re.search(r"centre \S+ \+- \S+, sigma .* pixels", summary[2])
+    assert re.search(r"surround \S+ \+- \S+, sigma .* pixels", summary[3])
+    assert re.fullmatch(r"  R\^2 0\.\d{4}", summary[4])
+    found = image_statistics.load(tmp_path / "all.npz")
+    assert int(found.total.images) == 4 and list(found.rescaled) == [30] and len(found.prefixes) == 2
+    kernel = kernels.deconvolution_kernel(kernels.decompose(kernels.patch_covariance(found.total)))[0]
+    assert float(centre) == pytest.approx(float(kernel[7, 7]), abs=1e-2)
+    assert float(ring) == pytest.approx(float(kernels.surround_ratio(kernel)), abs=1e-3)
+
+
+def test_statistics_of_parts_merge(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for part in ("", "a", "b"):
+        assert __main__.main(["statistics", str(pictures / part), "--out", f"all{part}.npz"]) == 0
+    capsys.readouterr()
+    assert __main__.main(["statistics", "--merge", "alla.npz", "allb.npz", "--out", "merged.npz"]) == 0
+    assert capsys.readouterr().out.startswith("4 pictures, 0 skipped: merged.npz\n")
+    ours, whole = (image_statistics.load(tmp_path / file).total for file in ("merged.npz", "all.npz"))
+    np.testing.assert_allclose(ours.products, whole.products, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("nowhere --out x.npz", 1, "there are no pictures below nowhere"),
+        ("pictures --out x.npz --sizes 5", 1, "a size must be at least 15 pixels, got 5"),
+        ("--merge a.npz b.npz --out x.npz", 1, "a.npz"),
+        ("--merge a.npz b.npz --out x.npz --orders 2", 1, "leave out --sizes and --orders"),
+        ("--out x.npz", 2, "one of the arguments folder --merge is required"),
+        ("pictures", 2, "required: --out"),
+    ],
+)
+def test_mistakes_about_statistics_are_answered_in_a_line(
+    pictures, tmp_path, monkeypatch, capsys, arguments, status, message
+):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = __main__.main(["statistics", *arguments.split()])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == status
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_an_interruption_is_no_traceback(pictures, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(image_statistics, "picture_statistics", interrupted)
+    assert __main__.main(["statistics", str(pictures), "--out", str(tmp_path / "x.npz")]) == 130
+    assert "interrupted" in capsys.readouterr().err
