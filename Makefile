@@ -9,11 +9,12 @@ SOURCES := $(shell find ndlib data -type f -not -path '*/__pycache__/*')
 export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: help book test lint types unit pages serve notebooks lab clean
+.PHONY: help book test lint types unit pages widget-speed serve notebooks lab clean
 
 help:
 	@echo 'make book       build the book into _build/html, running every chapter; warnings are errors'
 	@echo 'make test       lint, types, unit tests, notebooks and pages'
+	@echo 'make widget-speed  measure the widgets of the built book in a browser'
 	@echo 'make serve      show the book on http://127.0.0.1:8000'
 	@echo 'make lab        open the chapters as notebooks in JupyterLab'
 	@echo 'make clean      remove what was built, and the environment'
@@ -50,6 +51,10 @@ unit: $(READY)
 pages: book
 	$(BIN)/python tests/book/chromium.py
 	$(BIN)/pytest tests/book
+
+widget-speed: book
+	$(BIN)/python tests/book/chromium.py
+	$(BIN)/python tests/book/widget_speed.py
 
 serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -38,6 +38,7 @@ _LOADED_ON_USE = {
     "plotting",
     "restore",
     "training",
+    "widgets",
 }
 
 

@@ -161,9 +161,10 @@ def in_space(statistics: Statistics, space: Space) -> Statistics:
 class Statistics:
     """Sums over pictures, of C channels, at 29 x 29 lags; leading dimensions (...) hold several such sets.
 
-    extent: (..., 4), the number of pictures and the sums of their heights, widths and pixels.
-    sums: (..., C, 29, 29), products: (..., C, C, 29, 29), see :func:`picture_statistics`.
-    own: like ``products``, of the pictures less each one's own mean; None where it was not kept.
+    Args:
+        extent: (..., 4), the number of pictures and the sums of their heights, widths and pixels.
+        sums: (..., C, 29, 29), products: (..., C, C, 29, 29), see :func:`picture_statistics`.
+        own: like ``products``, of the pictures less each one's own mean; None where it was not kept.
     """
 
     extent: Tensor
@@ -207,7 +208,7 @@ class Statistics:
 
     @property
     def counts(self) -> Tensor:
-        """Number of pairs at each lag, the sum over pictures of (H - |dy|) (W - |dx|): shape (..., 29, 29)."""
+        """Number of pairs at each lag, the sum over pictures of ``(H - |dy|) (W - |dx|)``: shape (..., 29, 29)."""
         d = torch.arange(-LAG, LAG + 1, dtype=torch.float64).abs()
         images, heights, widths, pixels = self.extent[..., None, None].unbind(-3)
         return pixels - d[:, None] * widths - d * heights + d[:, None] * d * images
@@ -238,13 +239,14 @@ class Statistics:
 class Collection:
     """What :func:`collect` makes of a folder and :func:`load` reads.
 
-    total: R, G and B, all pictures as they are.
-    rescaled: the same of the pictures rescaled, by their shorter side in pixels; without ``own``.
-    groups: luminance of every 8th picture, from the first, the second, ... on, as a first dimension: for
-        :func:`ndlib.kernels.jackknife`.
-    prefixes: for each random order of the pictures, the statistics of the first so many of them, as a first
-        dimension of about 64 counts (see ``prefixes[0].images``): R, G and B in order 0, luminance in the others.
-    provenance: where it is from, as written by :func:`collect`.
+    Args:
+        total: R, G and B, all pictures as they are.
+        rescaled: the same of the pictures rescaled, by their shorter side in pixels; without ``own``.
+        groups: luminance of every 8th picture, from the first, the second, ... on, as a first dimension: for
+            :func:`ndlib.kernels.jackknife`.
+        prefixes: for each random order of the pictures, the statistics of the first so many of them, as a first
+            dimension of about 64 counts (see ``prefixes[0].images``): R, G and B in order 0, luminance in the others.
+        provenance: where it is from, as written by :func:`collect`.
     """
 
     total: Statistics

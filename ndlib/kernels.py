@@ -44,7 +44,7 @@ def block_toeplitz(autocovariances: Tensor, k: int) -> Tensor:
     """Covariance of k x k patches of a stationary picture: Cov[(a, p), (b, q)] = C_ab(q - p).
 
     Args:
-        autocovariances: shape (..., C, C, 29, 29), from :func:`autocovariance`.
+        autocovariances: shape (..., C, C, 29, 29), from :func:`.autocovariance`.
         k: patch side, pixels, odd and at most 15.
 
     Returns:
@@ -159,9 +159,11 @@ def estimator_difference(picture: Tensor, k: int = 15, *, eps: float = 1e-5) -> 
 class Spectrum:
     """Cov = V diag(l) V' of patches of ``channels`` channels and side ``k``, with l clipped at 0.
 
-    eigenvalues: (C k k,), ascending; eigenvectors: (C k k, C k k), in columns.
-    clipped: the sum of |l| over the eigenvalues that were negative, divided by that over all. The unbiased estimate
-        of a single picture need not be positive semi-definite.
+    Args:
+        eigenvalues: shape (C k k,), ascending.
+        eigenvectors: shape (C k k, C k k), in columns.
+        clipped: the sum of ``|l|`` over the eigenvalues that were negative, divided by that over all. The unbiased
+            estimate of a single picture need not be positive semi-definite.
     """
 
     eigenvalues: Tensor
@@ -243,7 +245,7 @@ def surround_ratio(kernel: Tensor) -> Tensor:
 
 
 def surround_mass(kernel: Tensor) -> Tensor:
-    """Share of the negative weights in sum |weight|, kernels of shape (..., k, k): 0 for a delta, 1/2 if all cancel."""
+    """Share of the negative weights in the sum of magnitudes: 0 for a delta, 1/2 if all cancel; of (..., k, k)."""
     return kernel.clamp(max=0).abs().sum((-2, -1)) / kernel.abs().sum((-2, -1))
 
 
@@ -269,11 +271,12 @@ class FitError(RuntimeError):
 class DifferenceOfGaussians:
     """centre exp(-r^2 / (2 centre_sigma^2)) - surround exp(-r^2 / (2 surround_sigma^2)), r in pixels from the centre.
 
-    errors: standard error of each parameter by its name, NaN for those of ``at_bound``. They come from the residuals
-        of the fit; that other pictures have other kernels is not in them.
-    r2: coefficient of determination, 1 - sum of squared residuals / sum of squared deviations from the mean.
-    at_bound: the widths that are not determined: a centre of one pixel (centre_sigma is then 0), a surround of hardly
-        more than the four nearest pixels (0.5), or one as wide as the kernel.
+    Args:
+        errors: standard error of each parameter by its name, NaN for those of ``at_bound``. They come from the
+            residuals of the fit; that other pictures have other kernels is not in them.
+        r2: coefficient of determination, 1 - sum of squared residuals / sum of squared deviations from the mean.
+        at_bound: the widths that are not determined: a centre of one pixel (centre_sigma is then 0), a surround of
+            hardly more than the four nearest pixels (0.5), or one as wide as the kernel.
     """
 
     centre: float

@@ -51,7 +51,7 @@ def test_pages_open_from_the_disk(visit):
     visited = visit((HTML / "book/welcome.html").as_uri(), "file://")
     assert visited.problems == []
     assert "Network deconvolution" in visited.page.inner_text("h1")
-    assert visited.page.locator("main svg.figure").count() == 1
+    assert visited.page.locator("main figure svg.figure").count() == 1
 
 
 def test_code_can_be_unfolded_and_the_theme_changed_by_keyboard(visit, address):

@@ -1,0 +1,89 @@
+"""What all widgets have in common: a Python object in a notebook, and a place on a page that has no kernel."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from typing import Any, ClassVar
+
+import anywidget
+import numpy as np
+import traitlets
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..plotting import figure_svg
+
+
+class Array(traitlets.TraitType[NDArray[np.floating[Any]], Any]):
+    """A trait that holds a NumPy array of one type and travels as its bytes, without any loss."""
+
+    def __init__(self, dtype: type[np.floating[Any]], **options: Any) -> None:
+        self.dtype = np.dtype(dtype)
+        super().__init__(default_value=np.zeros(0, dtype), **options)
+        self.tag(
+            sync=True,
+            to_json=lambda value, _: value.tobytes(),
+            from_json=lambda value, _: np.frombuffer(value, self.dtype).copy(),
+        )
+
+    def validate(self, obj: Any, value: Any) -> NDArray[np.floating[Any]]:
+        array = np.array(value, self.dtype)
+        if not np.isfinite(array).all():
+            raise traitlets.TraitError(f"{self.name} must be finite, got {array}")
+        array.flags.writeable = False  # a change inside would not be noticed: set a new array instead
+        return array
+
+
+class BookWidget(anywidget.AnyWidget):
+    """A widget whose ES module also runs on a static page, on the host that the book's extension puts there.
+
+    A subclass names its module in ``_name`` and says ``_esm = bundle.module(_name)``, ``_css = bundle.style(_name)``.
+    ``still`` draws the picture that stands in its place where scripts are off, ``describe`` says it in words.
+    """
+
+    _name: ClassVar[str]
+
+    def still(self) -> Figure:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        raise NotImplementedError
+
+    def page_html(self) -> str:
+        """What a page without a kernel holds: the still picture, and the state as data that no browser runs."""
+        base = set(anywidget.AnyWidget.class_trait_names(sync=True))
+        state = {k: _plain(v) for k, v in self.get_state().items() if k not in base and not k.startswith("_")}
+        # Inside a script element nothing but "</script" and "<!--" has a meaning, and neither can stand without "<".
+        data = json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        prefix = f"nd-{hashlib.sha256(data.encode()).hexdigest()[:8]}-"
+        return (
+            f'<div class="nd-mount" data-widget="{self._name}">\n<div class="nd-still">{self._still_svg(prefix)}\n'
+            "<p>A still picture. With scripts switched on, it can be played with.</p></div>\n"
+            f'<script type="application/json">{data}</script>\n</div>'
+        )
+
+    def _still_svg(self, prefix: str) -> str:
+        figure = self.still()
+        svg = figure_svg(figure)
+        svg = svg[svg.index("<svg ") + len("<svg ") :]
+        # A page may not name two things alike, and every figure has an axes_1.
+        for mark in ('id="', 'href="#', "url(#"):
+            svg = svg.replace(mark, mark + prefix)
+        return f'<svg class="figure" role="img" aria-label="{html.escape(self.describe())}" {svg}'
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle = super()._repr_mimebundle_(**options)
+        if bundle is None:
+            return None
+        data, metadata = bundle
+        return {**data, "text/html": self.page_html()}, metadata
+
+
+def _plain(value: Any) -> Any:
+    """Bytes as JSON can hold them; the host turns them back into a DataView, which is what Jupyter's widgets get."""
+    if isinstance(value, bytes | memoryview):
+        return {"base64": base64.b64encode(value).decode()}
+    return value

@@ -1,0 +1,93 @@
+"""How fast the widgets of a built book answer, and what they weigh, measured in a real browser.
+
+python tests/book/widget_speed.py [FOLDER]      of pages, if not those in _build/html
+"""
+
+import gzip
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import chromium
+from playwright.sync_api import sync_playwright
+
+FIRST_PAINT = """(name) => new Promise((done) => {
+  const mount = document.querySelector(`[data-widget="${name}"]`);
+  const began = performance.now();
+  mount.scrollIntoView();
+  const look = () => {
+    const root = mount.querySelector(".nd-widget");
+    if (root?.milliseconds > 0) requestAnimationFrame(() => done(performance.now() - began));
+    else requestAnimationFrame(look);
+  };
+  look();
+})"""
+
+# Sets traits, one after the other, and collects a time that the widget keeps when it has drawn.
+COLLECT = """async ([name, trait, values, kept]) => {
+  const mount = document.querySelector(`[data-widget="${name}"]`);
+  const root = mount.querySelector(".nd-widget");
+  const times = [];
+  for (const value of values) {
+    root[kept] = null;
+    mount.model.set(trait, value);
+    while (root[kept] === null) await new Promise(requestAnimationFrame);
+    times.push(root[kept]);
+  }
+  return times;
+}"""
+
+COUNTS = """document.querySelector('[data-widget="kernel-explorer"]').model.get("counts")"""
+EPS = [10 ** (-6 + i / 10) for i in range(40)]
+
+
+def pages_with_widgets(folder):
+    for file in sorted(folder.rglob("*.html")):
+        names = sorted(set(re.findall(r'data-widget="([\w-]+)"', file.read_text())))
+        if names:
+            yield file, names
+
+
+def compressed(file):
+    return len(gzip.compress(file.read_bytes())) / 1000
+
+
+def report(what, times):
+    best, middle, worst = min(times), statistics.median(times), max(times)
+    print(f"    {what:42} best {best:6.1f}   median {middle:6.1f}   worst {worst:6.1f} ms   n = {len(times)}")
+
+
+def main(folder):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium.system_browser(), args=["--no-sandbox", "--disable-gpu"]
+        )
+        print(f"Chromium {browser.version}")
+        for file, names in pages_with_widgets(folder):
+            static = folder / "_static"
+            scripts = [static / "widget-host.js", *(static / f"widget-{n}.{e}" for n in names for e in ("js", "css"))]
+            weight = compressed(file) + sum(map(compressed, scripts))
+            print(f"{file.relative_to(folder)}: {weight:.0f} kB compressed, {compressed(file):.0f} kB of it the page")
+            for name in names:
+                page = browser.new_page(viewport={"width": 1280, "height": 900})
+                page.goto(file.as_uri())
+                print(f"  {name}: drawn {page.evaluate(FIRST_PAINT, name):.0f} ms after it was asked for")
+
+                def collect(trait, values, kept="milliseconds", name=name, page=page):
+                    return page.evaluate(COLLECT, [name, trait, values, kept])
+
+                report("another eps", collect("eps", EPS))
+                report("other steps", collect("steps", list(range(1, 21))))
+                if name == "kernel-explorer":
+                    counts = page.evaluate(COUNTS)
+                    report("15 x 15 of another count, in the worker", collect("count", counts[:-1], "decomposition"))
+                    collect("channel", ["red"], "milliseconds")
+                    report("9 x 9 in colour, in the worker", collect("count", counts[:-2], "decomposition"))
+                    report("another eps, in colour", collect("eps", EPS))
+                page.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2] / "_build" / "html").resolve())

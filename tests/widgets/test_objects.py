@@ -1,0 +1,120 @@
+"""The widgets as Python objects: traits, what is drawn as arrays, and what stands in a page."""
+
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+from PIL import Image
+
+from ndlib import data
+from ndlib.functional import newton_schulz_response
+from ndlib.image_statistics import autocovariance, picture_statistics
+from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
+from ndlib.widgets import KernelExplorer, NewtonSchulz
+from ndlib.widgets.base import BookWidget
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Five small colour pictures, (5, 3, 48, 40)."""
+    coffee = data.photograph("coffee").double()
+    return torch.stack([coffee[:, 50 * i : 50 * i + 48, 200:240] for i in range(5)])
+
+
+def test_gains_are_those_of_the_iteration():
+    w = NewtonSchulz(spectrum="1/k", steps=5)
+    assert w.eigenvalues.shape == (576,)
+    torch.testing.assert_close(
+        torch.from_numpy(w.gains), newton_schulz_response(torch.from_numpy(w.eigenvalues + w.eps), 5)
+    )
+    # Medians of whitened variance that five steps leave, as published spectra of this size have them.
+    for spectrum, median in (("flat", 0.90), ("1/k", 0.14), ("1/k²", 0.001)):
+        w.spectrum = spectrum
+        assert np.median(w.gains**2 * w.eigenvalues) == pytest.approx(median, abs=0.005)
+
+
+def test_a_spectrum_of_ones_own():
+    w = NewtonSchulz(eigenvalues=[1.0, 4.0, 2.0])
+    assert w.spectrum == "own" and w.direction == 3
+    assert w.eigenvalues.tolist() == [4.0, 2.0, 1.0]
+    w.eigenvalues = torch.tensor([0.5, 0.25])
+    assert w.eigenvalues.tolist() == [0.5, 0.25] and w.gains.shape == (2,)
+    for wrong in ([1.0], [[1.0, 2.0]], [1.0, -1.0], [0.0, 0.0]):
+        with pytest.raises(ValueError, match="eigenvalues must be"):
+            w.eigenvalues = wrong
+    with pytest.raises(traitlets.TraitError, match="finite"):
+        w.eigenvalues = [1.0, float("nan")]
+
+
+@pytest.mark.parametrize("channel", ["luminance", "green"])
+def test_the_kernel_is_that_of_the_images(pictures, channel):
+    w = KernelExplorer(images=pictures, channel=channel, patch_size=5, eps=1e-3, steps=5)
+    assert w.counts == [1, 2, 3, 4, 5] and w.count == 5
+    w.count = 3
+    total = picture_statistics(pictures[0]) + picture_statistics(pictures[1]) + picture_statistics(pictures[2])
+    space, channels, output = (data.luminance, 1, 0) if channel == "luminance" else (lambda x: x, 3, 1)
+    tables = autocovariance(total)
+    if channel == "luminance":
+        parts = [picture_statistics(space(p)) for p in pictures[:3]]
+        tables = autocovariance(parts[0] + parts[1] + parts[2])
+    spectrum = decompose(block_toeplitz(tables, 5), channels)
+    wanted = deconvolution_kernel(spectrum, eps=1e-3, n_iter=5, channel=output).numpy()
+    # The statistics travel in single precision.
+    np.testing.assert_allclose(w.kernel, wanted.squeeze(), atol=1e-4 * wanted.max())
+
+
+def test_a_folder_of_pictures_and_grey_ones(pictures, tmp_path):
+    for i, picture in enumerate(pictures):
+        Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    as_files = KernelExplorer(images=tmp_path, eps=1e-3)
+    rounded = (pictures * 255).round() / 255
+    np.testing.assert_allclose(as_files.kernel, KernelExplorer(images=rounded, eps=1e-3).kernel)
+    grey = KernelExplorer(images=data.luminance(pictures)[:, None])
+    assert grey.kernel.shape == (15, 15)
+    with pytest.raises(traitlets.TraitError, match="grey"):
+        grey.channel = "red"
+    with pytest.raises(ValueError, match="no pictures below"):
+        KernelExplorer(images=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="must have shape"):
+        KernelExplorer(images=pictures[0])
+
+
+def test_traits_refuse_what_cannot_be_drawn(pictures):
+    w = KernelExplorer(images=pictures)
+    for trait, value in (("count", 99), ("patch_size", 4), ("patch_size", 17), ("steps", 0), ("eps", 0.0)):
+        with pytest.raises(traitlets.TraitError):
+            setattr(w, trait, value)
+    assert w.kernel.shape == (15, 15)
+    w.channel = "blue"
+    assert w.patch_size == 9 and w.kernel.shape == (3, 9, 9)
+
+
+def test_state_in_a_page_is_data_and_nothing_else():
+    class Nasty(BookWidget):
+        _name = "newton-schulz"
+        _esm = "export default {}"
+        text = traitlets.Unicode("</script><script>alert(1)</script><!-- \u2028 'é\"").tag(sync=True)
+
+        def still(self):
+            return NewtonSchulz().still()
+
+        def describe(self):
+            return 'A "quoted" <b>text</b> & more'
+
+    page = Nasty().page_html()
+    assert page.count("<script") == page.count("</script") == 1
+    (state,) = re.findall(r'<script type="application/json">(.*)</script>', page)
+    assert json.loads(state) == {"text": Nasty().text}
+    assert f'aria-label="{html.escape(Nasty().describe())}"' in page
+    assert "<!--" not in page[page.index("<script") :]
+
+
+def test_a_notebook_gets_both_views():
+    data, _ = NewtonSchulz()._repr_mimebundle_()
+    assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= data.keys()
+    ids = re.findall(r' id="([^"]+)"', data["text/html"])
+    assert ids and len(ids) == len(set(ids))
