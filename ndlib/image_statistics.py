@@ -1,4 +1,4 @@
-"""Second-order statistics of pictures, streamed: what every covariance of patches up to 15x15 follows from.
+"""Second-order statistics of pictures, streamed: what every covariance of patches up to 15x15 follows from::
 
     s = picture_statistics(photograph) + picture_statistics(another)     sums, so that they add up
     autocovariance(s)                                                    of each channel pair, lags up to 14 pixels

@@ -1,4 +1,4 @@
-"""Deconvolution kernels of pictures: from image statistics to kernels, and measures of what they look like.
+"""Deconvolution kernels of pictures: from image statistics to kernels, and measures of what they look like::
 
     cov = patch_covariance(image_statistics.load("imagenet").total, 15)
     spectrum = decompose(cov)                               one eigendecomposition; eps and steps are then instant

@@ -77,7 +77,9 @@ def figure_svg(fig: Figure) -> str:
     """
     buffer = io.StringIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    svg = buffer.getvalue()
+    # Matplotlib's rule is one for everything, *{...}, and a figure that is part of a page would style the whole page.
+    svg = re.sub(r"<style[^>]*>\*\{[^}]*\}</style>", "", buffer.getvalue())
+    svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
     for name, color in (("ink", INK), ("grid", GRID), ("paper", PAPER)):
         svg = svg.replace(color.lower(), f"var(--figure-{name}, {color})")
     return re.sub(r"(?<=data:image/png;base64,)[^\"]+", _shrink_png, svg)

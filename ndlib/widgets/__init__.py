@@ -5,6 +5,5 @@ In a notebook, ``from ndlib.widgets import NewtonSchulz`` and then ``NewtonSchul
 
 from .kernel_explorer import KernelExplorer
 from .newton_schulz import NewtonSchulz
-from .pixel_pairs import PixelPairs
 
-__all__ = ["KernelExplorer", "NewtonSchulz", "PixelPairs"]
+__all__ = ["KernelExplorer", "NewtonSchulz"]

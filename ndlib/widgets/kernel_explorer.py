@@ -36,7 +36,7 @@ from .base import Array, BookWidget
 CHANNELS = ["luminance", "red", "green", "blue"]
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of colours; the others are these, turned around
 COLOUR_LAG = 8  # of the autocovariances between colours: kernels up to 9 x 9
-STOPS = 16  # counts of images to choose from, equally spaced on a logarithmic scale
+STOPS = 12  # counts of images to choose from, equally spaced on a logarithmic scale
 
 
 class KernelExplorer(BookWidget):

@@ -27,6 +27,7 @@ def test_page(visit, address, name, width, theme):
         assert figure.evaluate("f => f.getBoundingClientRect().width") > 200
         assert figure.evaluate("f => f.tagName === 'svg' || f.naturalWidth > 0")
         assert figure.evaluate("f => getComputedStyle(f).filter") == "none"
+    assert page.locator("main svg style").count() == 0  # it would style more than its own figure
     brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0]")
     ink = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--figure-ink')").strip()
     assert (int(brightness) > 128) == (theme == "light") == (ink == "#333333")
