@@ -3,7 +3,10 @@
 In a notebook, ``from ndlib.widgets import NewtonSchulz`` and then ``NewtonSchulz(steps=5)`` as the last line of a cell.
 """
 
+from .blur_lab import BlurLab
 from .kernel_explorer import KernelExplorer
 from .newton_schulz import NewtonSchulz
+from .patch_matrix import PatchMatrix
+from .pixel_pairs import PixelPairs
 
-__all__ = ["KernelExplorer", "NewtonSchulz"]
+__all__ = ["BlurLab", "KernelExplorer", "NewtonSchulz", "PatchMatrix", "PixelPairs"]

@@ -40,6 +40,27 @@ COLLECT = """async ([name, trait, values, kept]) => {
 
 COUNTS = """document.querySelector('[data-widget="kernel-explorer"]').model.get("counts")"""
 EPS = [10 ** (-6 + i / 10) for i in range(40)]
+STEPS_AND_EPS = [("another eps", "eps", EPS), ("other steps", "steps", list(range(1, 21)))]
+SWEEPS = {
+    "blur-lab": [
+        ("another blur", "sigma", [0.5 + i / 20 for i in range(60)]),
+        ("other noise", "noise", [i / 2550 for i in range(40)]),
+        ("another K", "k", EPS),
+        ("another photograph", "photograph", ["page", "cat", "pagoda"] * 8),
+    ],
+    "pixel-pairs": [
+        ("another distance", "distance", [i % 17 for i in range(2, 60)]),
+        ("another direction", "direction", ["down", "diagonal", "right"] * 8),
+    ],
+    "patch-matrix": [
+        ("another row", "row", [6, 7, 8] * 8),
+        ("a photograph", "picture", ["photograph"]),
+        ("another entry", "other", list(range(9)) * 4),
+        ("another window", "k", [4, 5, 2, 3] * 8 + [5]),
+        ("D, 25 x 25", "shown", ["D"]),
+        ("another eps", "eps", EPS[10:]),
+    ],
+}
 
 
 def pages_with_widgets(folder):
@@ -77,8 +98,8 @@ def main(folder):
                 def collect(trait, values, kept="milliseconds", name=name, page=page):
                     return page.evaluate(COLLECT, [name, trait, values, kept])
 
-                report("another eps", collect("eps", EPS))
-                report("other steps", collect("steps", list(range(1, 21))))
+                for what, trait, values in SWEEPS.get(name, STEPS_AND_EPS):
+                    report(what, collect(trait, values))
                 if name == "kernel-explorer":
                     counts = page.evaluate(COUNTS)
                     report("15 x 15 of another count, in the worker", collect("count", counts[:-1], "decomposition"))

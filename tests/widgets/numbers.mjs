@@ -5,9 +5,13 @@ import { pathToFileURL } from "node:url";
 
 const [, , folder, file] = process.argv;
 const load = (name) => import(pathToFileURL(`${folder}/${name}`));
-const [linalg, kernels] = await Promise.all(["linalg.mjs", "kernels.mjs"].map(load));
+const files = ["linalg.mjs", "kernels.mjs", "pairs.mjs", "patches.mjs", "fourier.mjs"];
+const [linalg, kernels, pairs, patches, fourier] = await Promise.all(files.map(load));
 const { newtonSchulzResponse, symmetricEigen } = linalg;
 const { autocovariance, decompose, filtered, gainsOf, kernelsOf, mirrored } = kernels;
+const { correlationOf, drawnPairs, offsetOf, pairMoments, times, whiteningMatrix } = pairs;
+const { inverseRoot, moments, patchMatrix } = patches;
+const { bestK, blurAndRestore, lost, middleSquare, noiseField, radial, restoringRow, spectrum, transferLine } = fourier;
 
 const functions = {
   response: ({ eigenvalues, steps }) => newtonSchulzResponse(Float64Array.from(eigenvalues), steps),
@@ -19,6 +23,27 @@ const functions = {
   },
   filter: ({ planes, width, height, weights, k }) =>
     filtered(planes.map((plane) => mirrored(plane, width, height, 7)), weights, k),
+  pairs: ({ pixels, width, distance, direction, method }) => {
+    const offset = offsetOf(distance, direction);
+    const { means, covariance } = pairMoments(pixels, width, offset);
+    const matrix = whiteningMatrix(covariance, method);
+    const points = drawnPairs(pixels, width, offset, means).map((pair) => times(pair, matrix));
+    return { covariance, matrix, points, correlation: correlationOf(covariance) };
+  },
+  patches: ({ pixels, width, k, eps }) => {
+    const matrix = patchMatrix(Float64Array.from(pixels), width, k);
+    const { mean, covariance } = moments(matrix, k * k);
+    return { matrix, mean, covariance, root: inverseRoot(covariance, k * k, eps) };
+  },
+  blur: ({ pixels, n, sigma, noise, k, candidates }) => {
+    const line = transferLine(sigma, n);
+    const field = noiseField(n * n);
+    const [clean, disturbance] = [pixels, field].map((values) => spectrum(values, n));
+    const shown = blurAndRestore(clean, disturbance, line, noise, k);
+    const best = bestK(clean, disturbance, line, noise, candidates);
+    return { ...shown, line, field, best, row: restoringRow(line, k), lost: lost(line), radial: radial(clean, n) };
+  },
+  square: ({ pixels, width, height, n }) => middleSquare(pixels, width, height, n),
 };
 
 const requests = JSON.parse(readFileSync(file, "utf8"));

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from playwright._impl._driver import compute_driver_executable
 
-from ndlib import data
-from ndlib.functional import newton_schulz_response
+from ndlib import data, restore
+from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
 from ndlib.image_statistics import LAG, autocovariance, picture_statistics
 from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
+from ndlib.widgets import BlurLab, PixelPairs
+from ndlib.widgets.blur_lab import SIDE, noise_field
 
 HERE = Path(__file__).parent
 MODULES = HERE.parents[1] / "ndlib" / "widgets"
@@ -115,3 +117,83 @@ def test_filtered_picture(run, picture, k):
     wanted = F.conv2d(padded, weights[None]).flatten()
     found = run("filter", planes=picture.flatten(1), width=75, height=60, weights=weights.flatten(1), k=k)
     close(found, wanted)
+
+
+@pytest.mark.parametrize("method", ["raw", "pca", "zca", "cholesky"])
+@pytest.mark.parametrize(("distance", "direction"), [(0, "right"), (1, "right"), (5, "down"), (16, "diagonal")])
+def test_pairs_of_pixels(run, distance, direction, method):
+    w = PixelPairs(distance=distance, direction=direction, method=method)
+    pixels = np.frombuffer(w.photo, np.uint8) / 255
+    found = run("pairs", pixels=pixels, width=w.width, distance=distance, direction=direction, method=method)
+    (a, b), (_, c) = w.covariance
+    close(found["covariance"], [a, b, c])
+    close(found["matrix"], w.matrix.flatten())
+    close(found["points"], w.points)
+    assert found["correlation"] == pytest.approx(w.correlation, rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_patches(run, picture, k):
+    x = picture[:1, :12, :15]
+    matrix = patch_matrix(x[None], k)
+    mean, covariance = moments(matrix)
+    found = run("patches", pixels=x.flatten(), width=15, k=k, eps=1e-4)
+    close(found["matrix"], matrix.flatten())
+    close(found["mean"], mean)
+    close(found["covariance"], covariance.flatten())
+    close(found["root"], inverse_sqrt(covariance, solver="eigh", eps=1e-4).flatten())
+
+
+BLURS = [
+    (1.0, 0.0, 0.0),
+    (1.0, 1 / 255, 0.0),
+    (1.5, 1 / 255, 0.0),
+    (1.0, 1 / 255, 0.008),
+    (4.0, 0.1, 1e-8),
+    (0.3, 0.0, 1.0),
+]
+
+
+@pytest.mark.parametrize(("sigma", "noise", "k"), BLURS)
+@pytest.mark.parametrize("photograph", ["cat", "page"])
+def test_blurred_and_restored_pictures(run, photograph, sigma, noise, k):
+    w = BlurLab(photograph=photograph, sigma=sigma, noise=noise, k=k)
+    ks = [10 ** (i / 4) for i in range(-32, 1)]
+    found = run("blur", pixels=w.picture.flatten(), n=SIDE, sigma=sigma, noise=noise, k=k, candidates=ks)
+    np.testing.assert_allclose(found["field"], noise_field().flatten(), rtol=1e-12, atol=1e-12)
+    close(found["blurred"], w.blurred.flatten())
+    close(found["restored"], w.restored.flatten())
+    # What the plots show: transfer function along an axis, middle row of the restoring kernel, mean amplitudes.
+    kernel = restore.gaussian_kernel(sigma)
+    transfer = restore.transfer_function(kernel, (SIDE, SIDE))
+    close(found["line"], transfer[0].real)
+    close(found["row"], torch.fft.ifft2(restore.wiener_response(transfer, k))[0].real)
+    power = restore.power_spectrum(torch.from_numpy(w.picture)).numpy()
+    f = np.hypot(*np.meshgrid(np.fft.fftfreq(SIDE), np.fft.fftfreq(SIDE)))
+    close(found["radial"], [[(b + 0.5) / 64, power[(64 * f).astype(int) == b].mean() ** 0.5] for b in range(1, 32)])
+    blurred = torch.from_numpy(w.blurred)
+    errors = [np.square(restore.wiener(blurred, kernel, each).numpy() - w.picture).sum() for each in ks]
+    assert found["best"] == ks[int(np.argmin(errors))]
+    assert found["lost"] == 0 or k > 0
+
+
+def test_a_blur_without_inverse(run):
+    w = BlurLab(sigma=2.0, k=0.0)
+    with pytest.raises(ValueError, match="has no inverse"):
+        _ = w.restored
+    found = run("blur", pixels=w.picture.flatten(), n=SIDE, sigma=2.0, noise=0.0, k=0.0, candidates=[1.0])
+    assert found["restored"] is None and found["lost"] > 0
+
+
+@pytest.mark.parametrize(("width", "height", "n"), [(75, 60, 32), (60, 75, 32), (40, 50, 64), (33, 33, 33)])
+def test_the_middle_square_is_a_mean_over_areas(run, picture, width, height, n):
+    x = picture[0, :height, :width].new_zeros(height, width)
+    part = picture[0, : min(60, height), : min(75, width)]
+    x[: part.shape[0], : part.shape[1]] = part
+    # Each pixel becomes a block of n x n, of which the middle square is cut into blocks to be averaged.
+    side = min(width, height)
+    fine = x.repeat_interleave(2 * n, 0).repeat_interleave(2 * n, 1)
+    top, left = (height - side) * n, (width - side) * n
+    square = fine[top : top + 2 * n * side, left : left + 2 * n * side]
+    wanted = F.avg_pool2d(square[None], 2 * side)[0]
+    close(run("square", pixels=x.flatten(), width=width, height=height, n=n), wanted.flatten())

@@ -11,10 +11,10 @@ import traitlets
 from PIL import Image
 
 from ndlib import data
-from ndlib.functional import newton_schulz_response
+from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
 from ndlib.image_statistics import autocovariance, picture_statistics
 from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
-from ndlib.widgets import KernelExplorer, NewtonSchulz
+from ndlib.widgets import BlurLab, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
 from ndlib.widgets.base import BookWidget
 
 
@@ -91,6 +91,81 @@ def test_traits_refuse_what_cannot_be_drawn(pictures):
     assert w.kernel.shape == (15, 15)
     w.channel = "blue"
     assert w.patch_size == 9 and w.kernel.shape == (3, 9, 9)
+
+
+@pytest.mark.parametrize("method", ["pca", "zca", "cholesky"])
+def test_pairs_of_pixels_are_whitened(method):
+    w = PixelPairs(distance=2, direction="down", method=method)
+    np.testing.assert_allclose(w.matrix.T @ w.covariance @ w.matrix, np.eye(2), atol=0.01)  # but for eps
+    np.testing.assert_allclose(np.cov(w.points.T), np.eye(2), atol=0.1)  # a sample of the pairs
+    assert np.linalg.det(w.matrix) > 0
+    if method == "zca":
+        np.testing.assert_allclose(w.matrix, w.matrix.T)
+    if method == "cholesky":
+        assert w.matrix[1, 0] == 0
+
+
+def test_pixels_are_less_alike_the_farther_they_are_apart():
+    w = PixelPairs()
+    assert w.method == "raw" and (w.matrix == np.eye(2)).all()
+    correlations = []
+    for w.distance in (0, 1, 2, 4, 8, 16):
+        correlations.append(w.correlation)
+    assert correlations[0] == pytest.approx(1) and correlations[-1] < 0.1
+    assert correlations == sorted(correlations, reverse=True)
+
+
+@pytest.mark.parametrize(("picture", "side", "k"), [("numbers", 5, 3), ("photograph", 16, 5)])
+def test_the_patch_matrix_is_that_of_the_method(picture, side, k):
+    w = PatchMatrix(picture=picture, k=k, eps=1e-2)
+    pixels = torch.tensor(getattr(w, picture)).view(1, 1, side, side)
+    matrix = patch_matrix(pixels, k)
+    mean, covariance = moments(matrix)
+    assert w.matrix.shape == ((side - k + 1) ** 2, k * k)
+    np.testing.assert_allclose(w.matrix, matrix)
+    np.testing.assert_allclose(w.mean, mean)
+    np.testing.assert_allclose(w.covariance, covariance)
+    np.testing.assert_allclose(w.whitening, inverse_sqrt(covariance, solver="eigh", eps=1e-2))
+
+
+def test_marks_stay_within_the_patch_matrix():
+    w = PatchMatrix(picture="photograph", k=5, row=143, column=24, other=20)
+    w.k = 2
+    assert (w.row, w.column, w.other) == (143, 3, 3)
+    w.k = 5
+    w.picture = "numbers"
+    assert w.k == 4 and w.matrix.shape == (4, 16) and w.row == 3
+    w.row = 99
+    assert w.row == 3
+    assert PatchMatrix(picture="numbers", k=5, row=50).k == 4
+
+
+def test_a_photograph_is_blurred_and_restored():
+    w = BlurLab(noise=0.0, k=0.0)
+    assert w.photograph == "cat" and w.picture.shape == (128, 128)
+    np.testing.assert_allclose(w.restored, w.picture, atol=1e-9)  # without noise the inverse is exact
+    w.noise = 1 / 255
+    spoilt = (w.restored - w.picture).std()
+    assert spoilt > 1
+    w.k = 0.008
+    assert (w.restored - w.picture).std() < (w.blurred - w.picture).std() < spoilt
+    assert (w.blurred - BlurLab(noise=0.0).blurred).std() == pytest.approx(1 / 255, rel=0.02)
+    w.k, w.sigma = 0.0, 4.0
+    assert "Three pictures" in w.describe() and w.still()  # though there is nothing to restore
+    for trait, value in (("sigma", 0.1), ("noise", -1.0), ("k", 2.0), ("photograph", "dog")):
+        with pytest.raises(traitlets.TraitError):
+            setattr(w, trait, value)
+    w.photograph = "own"  # as the reader's page says it
+    with pytest.raises(ValueError, match="stays in the browser"):
+        _ = w.picture
+
+
+def test_a_picture_of_ones_own_is_blurred(pictures):
+    w = BlurLab(picture=pictures[0])
+    assert w.photograph == "yours" and w.names[-1] == "yours"
+    assert w.picture.mean() == pytest.approx(float(data.luminance(pictures[0])[4:44].mean()), abs=0.01)
+    with pytest.raises(ValueError, match="must have shape"):
+        BlurLab(picture=pictures)
 
 
 def test_state_in_a_page_is_data_and_nothing_else():

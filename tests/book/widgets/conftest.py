@@ -1,0 +1,95 @@
+"""A book of one page for each widget, and photographs for those that take the reader's own."""
+
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from contents import ROOT
+from mounts import WIDGETS, wait
+from PIL import Image
+
+from ndlib import data
+
+PAGE = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# Widgets
+
+```{{code-cell}} ipython3
+from ndlib import plotting
+from ndlib.widgets import {widget}
+
+plotting.use_style()
+{widget}()
+```
+"""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """A book of one page for each widget and one without any, built with the settings of the book."""
+    root = tmp_path_factory.mktemp("widgets")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    extensions = config["sphinx"]["local_extensions"]
+    config["sphinx"]["local_extensions"] = {name: str(ROOT / folder) for name, folder in extensions.items()}
+    config["bibtex_bibfiles"] = [str(ROOT / file) for file in config["bibtex_bibfiles"]]
+    (root / "_config.yml").write_text(yaml.safe_dump(config))
+    (root / "plain.md").write_text("# A page without widgets\n")
+    cells = [PAGE.format(widget=widget.__name__).split("\n\n", 2) for widget in WIDGETS.values()]
+    (root / "both.md").write_text("\n\n".join([*cells[0], *(cell[2] for cell in cells[1:])]))
+    for name, widget in WIDGETS.items():
+        (root / f"{name}.md").write_text(PAGE.format(widget=widget.__name__))
+    pages = "".join(f"  - file: {name}\n" for name in ["both", *WIDGETS])
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: plain\nchapters:\n{pages}")
+    build = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going", str(root)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def own(site):
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(site))
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def started(visit, own):
+    """Opens the page of a widget and waits until it has drawn."""
+
+    def start(name, **options):
+        visited = visit(f"{own}/{name}.html", own, **options)
+        wait(visited.page, name)
+        return visited
+
+    return start
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """A small part of a photograph, as a file and as the tensor that it holds."""
+    pixels = (data.photograph("cat")[:, 60:180, 100:280] * 255).round().byte()
+    file = tmp_path / "cat.png"
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
+    return file, pixels.double() / 255

@@ -1,0 +1,73 @@
+"""Which widgets there are, when each has drawn, and what a reader does with them."""
+
+import numpy as np
+from PIL import Image
+
+from ndlib.widgets import BlurLab, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
+
+WIDGETS = {
+    "newton-schulz": NewtonSchulz,
+    "kernel-explorer": KernelExplorer,
+    "pixel-pairs": PixelPairs,
+    "patch-matrix": PatchMatrix,
+    "blur-lab": BlurLab,
+}
+BUDGET = 300_000  # bytes of a page's own, compressed
+
+DRAWN = {
+    "newton-schulz": "document.querySelector('.nd-newton-schulz')?.gains?.length > 0",
+    "kernel-explorer": "document.querySelector('.nd-kernel-explorer')?.milliseconds > 0"
+    " && document.querySelector('.nd-compare canvas').width !== 300",  # 300: a canvas that nothing was drawn on
+    "pixel-pairs": "document.querySelector('.nd-pixel-pairs')?.milliseconds > 0",
+    "patch-matrix": "document.querySelector('.nd-patch-matrix')?.milliseconds > 0",
+    "blur-lab": "document.querySelector('.nd-blur-lab')?.milliseconds > 0",
+}
+
+
+def wait(page, name):
+    page.locator(f'[data-widget="{name}"]').scroll_into_view_if_needed()
+    page.wait_for_function(DRAWN.get(name, "true"), timeout=10_000)
+
+
+def settled(page):
+    """Two frames later, and when no background work is under way."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.wait_for_timeout(300)
+
+
+def set_traits(page, name, **traits):
+    script = "([name, traits]) => { const { model } = document.querySelector(`[data-widget='${name}']`);"
+    page.evaluate(script + "for (const trait in traits) model.set(trait, traits[trait]); }", [name, traits])
+
+
+def readout(page):
+    settled(page)
+    return page.locator(".nd-readout").inner_text()
+
+
+def drag(page, selector, start, end):
+    box = page.locator(selector).bounding_box()
+    for step, (x, y) in enumerate((start, end)):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+        if step == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def picture_files(folder):
+    gradient = np.linspace(0, 255, 90 * 70).reshape(70, 90).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 4), np.uint8)
+    pictures = {
+        "grey.png": (Image.fromarray(gradient), "It is grey"),
+        "transparent.png": (Image.fromarray(noise), "transparent parts lie on white"),
+        "constant.png": (Image.new("RGB", (90, 70), "teal"), "one colour only"),
+        "tiny.png": (Image.new("RGB", (20, 70), "teal"), "too few"),
+        "huge.jpg": (Image.effect_noise((8000, 5000), 60), "from 40 megapixels to"),
+    }
+    for name, (picture, message) in pictures.items():
+        picture.save(folder / name)
+        yield name, message
+    (folder / "text.txt").write_text("no picture")
+    yield "text.txt", "is not a picture"
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    yield "broken.png", "cannot be read"

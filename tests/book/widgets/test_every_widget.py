@@ -1,0 +1,107 @@
+"""Every widget on pages without a kernel, in a real browser that reaches nothing else."""
+
+import gzip
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from mounts import BUDGET, WIDGETS, wait
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("name", WIDGETS)
+def test_widget_starts_fits_and_is_accessible(started, name, width, theme):
+    visited = started(name, width=width, theme=theme)
+    page = visited.page
+    assert visited.problems == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    beyond = "[...w.querySelectorAll('.nd-widget *')].filter(e => e.getBoundingClientRect().right > innerWidth)"
+    assert page.locator(".nd-mount").evaluate(f"w => {beyond}.map(e => e.outerHTML)") == []
+    assert page.locator(".nd-problem:visible").count() == 0
+    assert len(page.locator(".nd-readout").inner_text()) > 40
+    # Ink and paper differ, whatever the theme.
+    axe = Axe().run(page, context=".nd-mount")
+    serious = [v for v in axe.response["violations"] if v["impact"] in ("serious", "critical")]
+    assert serious == [], axe.generate_report()
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_two_widgets_on_a_page_do_not_meddle(visit, own):
+    visited = visit(f"{own}/both.html", own)
+    page = visited.page
+    for name in WIDGETS:
+        wait(page, name)
+    ids = page.evaluate("[...document.querySelectorAll('.nd-mount [id]')].map(e => e.id)")
+    assert len(ids) > 6 and len(ids) == len(set(ids))
+    first, second = page.locator(".nd-newton-schulz"), page.locator(".nd-kernel-explorer")
+    assert first.get_by_label("1/k", exact=True).is_checked() and second.get_by_label("grey").is_checked()
+    first.get_by_role("slider", name="steps").focus()
+    page.keyboard.press("ArrowRight")
+    assert first.get_by_role("slider", name="steps").get_attribute("aria-valuetext") == "6"
+    assert second.get_by_role("slider", name="steps").get_attribute("aria-valuetext") == "exact"
+    assert visited.problems == []
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_page_loads_its_widget_and_no_other(site, name):
+    text = (site / f"{name}.html").read_text()
+    scripts = set(re.findall(r"_static/(widget[\w-]*\.js)", text))
+    assert scripts == {"widget-host.js", f"widget-{name}.js"}
+    assert "widget-state+json" not in text
+    assert "widget-" not in (site / "plain.html").read_text()
+    own = ["widget-host.js", f"widget-{name}.js", f"widget-{name}.css"]
+    weight = sum(len(gzip.compress((site / "_static" / file).read_bytes())) for file in own)
+    assert weight + len(gzip.compress(text.encode())) < BUDGET
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_widget_works_from_the_disk(visit, site, name):
+    visited = visit((site / f"{name}.html").as_uri(), "file://")
+    wait(visited.page, name)
+    assert visited.problems == []
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_still_picture_without_scripts(browser, own, name):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{own}/{name}.html")
+    picture = page.locator(".nd-mount svg.figure")
+    assert picture.is_visible() and len(picture.get_attribute("aria-label")) > 60
+    assert picture.bounding_box()["width"] > 300
+    assert page.get_by_text("A still picture. With scripts switched on").is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("fault", ["missing", "throws"])
+@pytest.mark.parametrize("name", WIDGETS)
+def test_a_widget_that_fails_leaves_its_picture_and_says_so(browser, own, name, fault):
+    page = browser.new_page()
+    body = "" if fault == "missing" else "export default { render() { throw new Error('out of order') } }"
+    script = f"ndWidgets.define('{name}', `{body}`)" if body else ""
+    page.route(f"**/widget-{name}.js*", lambda r: r.fulfill(body=script, content_type="text/javascript"))
+    page.goto(f"{own}/{name}.html")
+    message = page.locator(".nd-mount .nd-problem")
+    message.wait_for()
+    reason = "no script for the widget" if fault == "missing" else "out of order"
+    assert reason in message.inner_text() and "still" in message.inner_text()
+    assert page.locator(".nd-mount svg.figure").is_visible()
+    page.close()
+
+
+def test_widgets_wait_until_they_are_near(visit, own):
+    page = visit(f"{own}/plain.html", own).page
+    page.route("**/newton-schulz.html", with_distance)
+    page.goto(f"{own}/newton-schulz.html")
+    page.wait_for_timeout(500)
+    assert page.locator(".nd-mount[data-ready]").count() == 0
+    assert page.locator(".nd-mount svg.figure").count() == 1
+    page.locator(".nd-mount").scroll_into_view_if_needed()
+    page.locator(".nd-mount[data-ready]").wait_for()
+
+
+def with_distance(route):
+    answer = route.fetch()
+    far = '<div style="height: 5000px"></div><div class="nd-mount"'
+    route.fulfill(response=answer, body=answer.text().replace('<div class="nd-mount"', far))

@@ -1,0 +1,132 @@
+import re
+
+import numpy as np
+import pytest
+from mounts import picture_files, set_traits, settled, wait
+
+from ndlib import data
+from ndlib.image_statistics import autocovariance, picture_statistics
+from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
+from ndlib.widgets import KernelExplorer
+
+
+def kernels(page):
+    settled(page)
+    script = "document.querySelector('.nd-kernel-explorer').kernels.map((kernel) => Array.from(kernel))"
+    return np.array(page.evaluate(script))
+
+
+def test_kernel_explorer_draws_what_python_computes(started):
+    page = started("kernel-explorer").page
+    python = KernelExplorer()
+    few = python.counts[3]
+    for traits in (
+        {},
+        {"steps": 5},
+        {"count": few},
+        {"patch_size": 7, "eps": 1e-3},
+        {"channel": "green", "steps": None},
+    ):
+        set_traits(page, "kernel-explorer", **traits)
+        for trait, value in traits.items():
+            setattr(python, trait, value)
+        wanted = python.kernel.reshape(len(kernels(page)), -1)
+        np.testing.assert_allclose(kernels(page), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_kernel_explorer_by_keyboard(started):
+    page = started("kernel-explorer").page
+    kernel = kernels(page)[0].reshape(15, 15)
+    page.locator(".nd-kernels").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    settled(page)
+    value = page.locator(".nd-value").inner_text()
+    assert value.startswith("Weight 1 up, 2 right:")
+    assert float(value.split(":")[1].replace("\N{MINUS SIGN}", "-")) == pytest.approx(kernel[6, 9], rel=0.01)
+    page.get_by_label("steps", exact=True).focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.get_by_label("steps", exact=True).get_attribute("aria-valuetext") == "20"
+    page.get_by_label("Divider").focus()
+    before = page.locator(".nd-compare").get_attribute("style")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".nd-compare").get_attribute("style") != before
+
+
+def test_kernel_explorer_by_mouse(started):
+    page = started("kernel-explorer").page
+    box = page.locator(".nd-kernel canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.5, box["y"] + box["height"] - 1)
+    settled(page)
+    assert page.locator(".nd-value").inner_text().startswith("Weight 7 down, 7 left:")
+    page.get_by_role("button", name="5 steps").click()
+    settled(page)
+    assert "hardly any surround" in page.locator(".nd-readout").inner_text()
+    page.get_by_role("button", name="Paper:").click()
+    settled(page)
+    assert "a clear centre and surround" in page.locator(".nd-readout").inner_text()
+    page.get_by_role("button", name="Colours").click()
+    settled(page)
+    assert page.locator(".nd-kernel").count() == 3
+    assert "oppose" in page.locator(".nd-readout").inner_text()
+
+
+def test_kernel_explorer_by_touch(browser, own):
+    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(f"{own}/kernel-explorer.html")
+    wait(page, "kernel-explorer")
+    page.locator(".nd-kernel canvas").tap(position={"x": 4, "y": 4})
+    settled(page)
+    assert page.locator(".nd-value").inner_text().startswith("Weight 7 up, 7 left:")
+    page.get_by_role("button", name="One image").tap()
+    settled(page)
+    assert page.get_by_label("images").get_attribute("aria-valuetext") == "1"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
+def test_kernel_explorer_without_workers(browser, own):
+    context = browser.new_context()
+    context.add_init_script("delete window.Worker")
+    page = context.new_page()
+    page.goto(f"{own}/kernel-explorer.html")
+    wait(page, "kernel-explorer")
+    assert len(kernels(page)[0]) == 225
+    context.close()
+
+
+def test_a_photograph_of_ones_own(started, photograph):
+    file, pixels = photograph
+    visited = started("kernel-explorer")
+    page = visited.page
+    page.locator("input[type=file]").set_input_files(file)
+    page.get_by_label("your photograph", exact=True).wait_for()
+    page.wait_for_timeout(1500)
+    for channel, channels, output in (("luminance", 1, 0), ("blue", 3, 2)):
+        set_traits(page, "kernel-explorer", channel=channel)
+        x = pixels if channels == 3 else data.luminance(pixels)
+        spectrum = decompose(
+            block_toeplitz(autocovariance(picture_statistics(x)), 15 if channels == 1 else 9), channels
+        )
+        wanted = deconvolution_kernel(spectrum, channel=output).flatten(1).numpy()
+        settled(page)
+        np.testing.assert_allclose(kernels(page), wanted, atol=1e-5 * np.abs(wanted).max())
+    assert "your photograph" in page.locator(".nd-readout").inner_text()
+    assert "never leaves this page" in page.locator(".nd-private").inner_text()
+    assert page.get_by_label("images", exact=True).is_disabled()
+    page.get_by_role("button", name="Reset").click()
+    settled(page)
+    assert "1,000 images" in page.locator(".nd-readout").inner_text()
+    assert visited.problems == []
+
+
+def test_photographs_that_need_a_word(started, tmp_path):
+    page = started("kernel-explorer").page
+    for name, message in picture_files(tmp_path):
+        page.locator("input[type=file]").set_input_files(tmp_path / name)
+        page.get_by_text(re.compile(message)).wait_for(timeout=20_000)
+        page.get_by_role("button", name="Reset").click()
+        settled(page)
+        assert page.locator(".nd-problem:visible").count() == 0
+        assert page.get_by_text(re.compile(message)).count() == 0
