@@ -14,6 +14,7 @@ Source: Ye et al., Network Deconvolution, ICLR 2020 (arXiv 1905.11926).
 
 from __future__ import annotations
 
+import ast
 import copy
 import math
 import warnings
@@ -91,6 +92,22 @@ PUBLISHED: Options = {
     "detach_root": False,
     "process_group": None,
 }
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """``"block_size=16"`` as a pair of the option's name and its value, a Python literal or else a word.
+
+    Raises:
+        ValueError: no such option.
+    """
+    name, _, value = text.partition("=")
+    known = sorted([*PUBLISHED, "block_size", "sampling_stride"])
+    if name not in known or not value:
+        raise ValueError(f"{text!r} is not NAME=VALUE with NAME one of {', '.join(known)}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def block_size_for(features: int, block_size: int) -> int:
@@ -214,18 +231,22 @@ class Deconvolution(nn.Module):
 
     def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (groups, 1 or blocks, n) and the matrix (groups, n, n) whose inverse root whitens this batch."""
-        samples = self.samples(x)
-        samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
-        self._check_rows(samples.shape[1] * samples.shape[2])
         centering, group = self.options["centering"], self.options["process_group"]
-        if centering != "per-block":
-            samples = samples.flatten(1, 2).unsqueeze(1)
-        mean, cov = moments(samples)
-        if group is not None:
-            mean, cov = synchronise(mean, cov, samples.shape[2], group)
+        if group is None:
+            mean, cov = moments(x, self._rows)
+        else:  # which rows are taken is agreed between the processes: once is enough
+            rows = self._rows(x)
+            mean, cov = synchronise(*moments(rows), rows.shape[-2], group)
         if centering == "uncentred":
             cov = cov + mean.unsqueeze(-1) * mean.unsqueeze(-2)
         return mean, cov.mean(1)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """The samples in float32 at least: (groups, 1, rows of all blocks, n), or apart, (groups, blocks, rows, n)."""
+        samples = self.samples(x)
+        samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
+        self._check_rows(samples.shape[1] * samples.shape[2])
+        return samples if self.options["centering"] == "per-block" else samples.flatten(1, 2).unsqueeze(1)
 
     def running_whitening(self) -> tuple[Tensor, Tensor]:
         """Mean and root of the running averages, shapes as :meth:`whitening`; (0, I) before any training step."""
@@ -256,7 +277,10 @@ class Deconvolution(nn.Module):
         options = self.options
         cov = cov.detach() if options["detach_root"] else cov
         cov = cov.to(torch.promote_types(cov.dtype, torch.float32))
-        root = inverse_sqrt(cov, solver=options["solver"], n_iter=options["n_iter"], eps=options["eps"])
+        try:
+            root = inverse_sqrt(cov, solver=options["solver"], n_iter=options["n_iter"], eps=options["eps"])
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # where the covariance overflows
+            raise FloatingPointError(NOT_FINITE.format(layer=self)) from error
         self._check_root(cov, root)
         return root
 
@@ -288,6 +312,8 @@ class Deconvolution(nn.Module):
         if cov.device.type != "cpu":
             self.nonfinite.logical_or_(broken)
         elif broken:
+            if not torch.isfinite(cov).all():  # finite input whose covariance overflows
+                raise FloatingPointError(NOT_FINITE.format(layer=self))
             spectrum = torch.linalg.eigvalsh(cov.detach().double()).flatten()
             raise FloatingPointError(
                 f"{self}: the inverse root diverged. The covariance has eigenvalues from {spectrum.min():.3g} to "

@@ -21,7 +21,7 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "arch": str,
     "width": float,
     "variant": str,  # where deconvolution stands in the network: "paper", exceptions included
-    "method": str,  # none, bn or nd
+    "method": str,  # none, bn, nd or nd-first, see models.build
     "options": str,  # options of the layers that differ from the variant's, "name=value ...", sorted; "" for none
     "epochs": int,
     "seed": int,
@@ -63,9 +63,12 @@ NAMES = {
     "fashion-mnist": "Fashion-MNIST",
     "photo-patches": "photo patches",
     "vgg-small": "VGG-small",
+    "vgg16": "VGG-16",
+    "resnet18": "ResNet-18",
     "none": "plain",
     "bn": "BN",
     "nd": "ND",
+    "nd-first": "ND first, then BN",
 }
 
 

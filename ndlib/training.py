@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -152,6 +153,7 @@ def run(
     train_images: int | None = None,
     test_images: int | None = None,
     width: float = 1.0,
+    options: dict[str, Any] | None = None,
     lr: float = 0.1,
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
@@ -163,12 +165,13 @@ def run(
 ) -> tuple[nn.Module, Record]:
     """One run from its description to its ledger record: load, build, :func:`fit`.
 
-    ``seed`` decides the initial weights as well as order and augmentation; ``command`` is what is written down
-    as the way to repeat the run.
+    ``seed`` decides the initial weights as well as order and augmentation; ``options`` are those of the
+    deconvolution layers, see ``models.build``; ``command`` is what is written down as the way to repeat the run.
     """
     data = load(dataset).subset(train_images, test_images)
     torch.manual_seed(seed)
-    model = build(arch, method=method, classes=len(data.classes), channels=data.train_images.shape[1], width=width)
+    classes, channels = len(data.classes), data.train_images.shape[1]
+    model = build(arch, method=method, classes=classes, channels=channels, width=width, options=options)
     curve = fit(
         model,
         data,
@@ -192,7 +195,7 @@ def run(
         "width": width,
         "variant": "paper",
         "method": method,
-        "options": "",
+        "options": " ".join(f"{name}={value}" for name, value in sorted((options or {}).items())),
         "epochs": epochs,
         "seed": seed,
         "optimizer": "sgd",

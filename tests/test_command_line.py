@@ -12,8 +12,8 @@ from PIL import Image
 
 from ndlib import __main__, image_statistics, kernels, ledger
 
-RUN = "train --dataset photo-patches --method nd --width 0.25 --train-images 128 --test-images 100 --batch-size 64"
-RUN += " --epochs 1"
+RUN = "train --dataset photo-patches --method nd --width 0.25 --option block_size=8 --train-images 128"
+RUN += " --test-images 100 --batch-size 64 --epochs 1"
 
 
 def test_train_adds_a_line_that_repeats_the_run(tmp_path):
@@ -28,6 +28,7 @@ def test_train_adds_a_line_that_repeats_the_run(tmp_path):
     (line,) = (tmp_path / "data/results/photo-patches.jsonl").read_text().splitlines()
     record = json.loads(line)
     ledger.validate(record)
+    assert record["options"] == "block_size=8"
     assert record["command"] == f"python -m ndlib {RUN} --save-weights net.npz"
     assert (tmp_path / "net.npz").exists()
 
@@ -40,6 +41,8 @@ def test_train_adds_a_line_that_repeats_the_run(tmp_path):
         ("--batch-size 500", 1, "batch_size must lie between 1 and the number of training images, 128"),
         ("--method gn", 2, "invalid choice: 'gn' (choose from"),
         ("--arch resnet", 2, "invalid choice: 'resnet' (choose from"),
+        ("--option blocks=16", 2, "'blocks=16' is not NAME=VALUE with NAME one of block_size, centering"),
+        ("--option block_size=0", 1, "block_size must be at least 1, got 0"),
     ],
 )
 def test_mistakes_are_answered_in_a_line(tmp_path, monkeypatch, capsys, change, status, message):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ndlib import functional
 from ndlib.functional import (
     fold_weights,
     inverse_sqrt,
@@ -212,6 +213,30 @@ def test_gradient_of_the_root(solver):
 )
 def test_gradient_at_repeated_eigenvalues(solver, x):
     assert torch.autograd.gradcheck(root_of_gram(solver, 1e-2), x.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("solver", ["newton_schulz", "polar"])
+@pytest.mark.parametrize("n_iter", [1, 2, 5, 15])
+def test_steps_by_eigenvalues_and_by_products_agree(monkeypatch, solver, n_iter):
+    a = torch.stack([covariance(7), covariance(7, rows=3), torch.eye(7).double()])  # random, of rank 3, all equal
+    grad = random(3, 7, 7, seed=5)  # not symmetric
+    results = []
+    for start in (8, 7):
+        monkeypatch.setattr(functional, "EIGH_FROM", start)
+        leaf = a.clone().requires_grad_()
+        d = inverse_sqrt(leaf, solver=solver, n_iter=n_iter, eps=1e-3)
+        results.append((d, *torch.autograd.grad(d, leaf, grad)))
+    names = [d.grad_fn.name() for d, _ in results]
+    assert "RootByEigh" not in names[0] and "RootByEigh" in names[1]
+    for products, eigenvalues in zip(*results, strict=True):
+        torch.testing.assert_close(eigenvalues, products, rtol=1e-9, atol=1e-9 * products.abs().max().item())
+
+
+def test_steps_by_eigenvalues_are_the_more_exact_in_single_precision():
+    a = covariance(80)
+    exact = inverse_sqrt(a)
+    error = (inverse_sqrt(a.float()) - exact).norm() / exact.norm()
+    assert error < 1e-5
 
 
 def test_exact_gradients_agree_with_many_steps():

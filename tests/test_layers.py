@@ -576,6 +576,13 @@ def test_values_that_are_not_finite_stop_training_at_once(bad):
     assert torch.equal(layer.running_deconv, before)
 
 
+@pytest.mark.parametrize("channels", [3, 64])  # covariances of 27 and of 576 columns take different paths
+def test_a_covariance_that_overflows_stops_training_at_once(channels):
+    layer = DeconvConv2d(channels, 4, 3)
+    with pytest.raises(FloatingPointError, match="DeconvConv2d"):
+        layer(1e25 * torch.randn(12, channels, 24, 24))
+
+
 def test_the_flag_of_other_devices_names_the_layer_once():
     model = nn.Sequential(nn.Conv2d(3, 3, 3), DeconvConv2d(3, 4, 3), DeconvConv2d(4, 4, 3))
     check_finite(model)

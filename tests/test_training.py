@@ -9,7 +9,7 @@ from torch import nn
 
 from ndlib import data, ledger, models, training
 from ndlib.data import Dataset
-from ndlib.layers import Deconvolution
+from ndlib.layers import DeconvConv2d, Deconvolution
 
 
 def coloured(n_train=256, n_test=100, wrong_test_labels=False, seed=0):
@@ -172,16 +172,45 @@ def test_networks_and_their_normalisation():
         models.build("vgg-small", method="gn", classes=10)
 
 
+def kinds_of(model):
+    return [type(layer).__name__ for layer in model.modules()]
+
+
+@pytest.mark.parametrize(("arch", "convolutions", "params"), [("vgg16", 13, 14.72e6), ("resnet18", 20, 11.17e6)])
+def test_larger_networks(arch, convolutions, params):
+    for method in models.blocks.METHODS:
+        network = models.build(arch, method=method, classes=10, options={"block_size": 32})
+        kinds = kinds_of(network)
+        whitened = {"nd": convolutions, "nd-first": 1}.get(method, 0)
+        assert kinds.count("DeconvConv2d") == whitened
+        assert kinds.count("Conv2d") == convolutions - whitened
+        assert kinds.count("BatchNorm2d") == {"bn": convolutions, "nd-first": convolutions - 1}.get(method, 0)
+        assert kinds.count("DeconvLinear") == (method == "nd")
+        assert sum(p.numel() for p in network.parameters()) == pytest.approx(params, rel=1e-3)
+        assert max((m.columns for m in network.modules() if type(m) is DeconvConv2d), default=0) <= 9 * 32
+        network.eval()
+        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_first_layer_deconvolved_and_no_other():
+    network = models.build("vgg-small", method="nd-first", classes=10, width=0.25)
+    assert kinds_of(network.features)[1] == "DeconvConv2d"
+    assert kinds_of(network).count("DeconvConv2d") == 1
+    assert network.features[0].options["n_iter"] == 15
+
+
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 @pytest.mark.parametrize("method", ["bn", "nd"])
 def test_a_run_its_record_and_its_stored_network(tmp_path, method):
     settings = {"dataset": "photo-patches", "arch": "vgg-small", "method": method, "width": 0.25}
     settings |= {"epochs": 2, "seed": 1}
     settings |= {"train_images": 256, "test_images": 200, "batch_size": 64, "progress": False, "command": ["a", "b c"]}
+    settings["options"] = {"solver": "polar", "block_size": 4} if method == "nd" else None
     model, record = training.run(**settings)
     ledger.append(tmp_path / "l.jsonl", record)
     assert ledger.read(tmp_path / "l.jsonl")[0] == record
     assert record["command"] == "a 'b c'"
+    assert record["options"] == ("block_size=4 solver=polar" if method == "nd" else "")
     assert record["params"] == sum(p.numel() for p in model.parameters())
     patches = data.load("photo-patches").subset(256, 200)
     assert record["data_sha256"] == patches.sha256()

@@ -12,26 +12,39 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .vgg import vgg_small
+from ..layers import parse_option
+from .resnet import resnet18
+from .vgg import vgg16, vgg_small
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"vgg-small": vgg_small}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"vgg-small": vgg_small, "vgg16": vgg16, "resnet18": resnet18}
 
 
-def build(arch: str, *, method: str, classes: int, channels: int = 3, width: float = 1.0) -> nn.Module:
+def build(
+    arch: str,
+    *,
+    method: str,
+    classes: int,
+    channels: int = 3,
+    width: float = 1.0,
+    options: dict[str, Any] | None = None,
+) -> nn.Module:
     """A network by name.
 
     Args:
         arch: one of ``ARCHITECTURES``.
-        method: ``"none"``, ``"bn"`` or ``"nd"``.
+        method: ``"none"``, ``"bn"``, ``"nd"``, or ``"nd-first"`` (the first convolution deconvolved, BN elsewhere).
         classes, channels: outputs and input channels.
         width: factor on the number of channels of every hidden layer.
+        options: of every deconvolved convolution, such as ``{"block_size": 16}``; they replace what the architecture
+            has.
 
     Raises:
         ValueError: unknown architecture or method; the message lists the valid ones.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[arch](method=method, classes=classes, channels=channels, width=width)
+    make = ARCHITECTURES[arch]
+    return make(method=method, classes=classes, channels=channels, width=width, options=options or {})
 
 
 def save(model: nn.Module, file: Path, record: dict[str, Any]) -> None:
@@ -61,7 +74,9 @@ def load(file: Path) -> tuple[nn.Module, dict[str, Any]]:
             tensor = _from_triangle(tensor)
         state[name] = tensor.float() if tensor.is_floating_point() else tensor
     classes, channels = state["classifier.weight"].shape[0], state["features.0.weight"].shape[1]
-    model = build(record["arch"], method=record["method"], classes=classes, channels=channels, width=record["width"])
+    options = dict(map(parse_option, record["options"].split()))
+    sizes: dict[str, Any] = {"classes": classes, "channels": channels, "width": record["width"], "options": options}
+    model = build(record["arch"], method=record["method"], **sizes)
     model.load_state_dict(state)
     return model.eval(), record
 
