@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := $(shell find ndlib data -type f -not -path '*/__pycache__/*')
 
-# Threads that wait must not spin: on a busy machine a chapter otherwise takes five times as long.
-export OMP_WAIT_POLICY := PASSIVE
+# Threads that wait spin for microseconds only: on a busy machine a chapter otherwise takes five times as long. (Not at
+# all, OMP_WAIT_POLICY=PASSIVE, would make an eigendecomposition take four times as long.)
+export GOMP_SPINCOUNT ?= 10000
 
 .DELETE_ON_ERROR:
-.PHONY: help book test lint types unit pages widget-speed serve notebooks lab clean
+.PHONY: help book test lint types unit pages bench widget-speed serve notebooks lab clean
 
 help:
 	@echo 'make book       build the book into _build/html, running every chapter; warnings are errors'
 	@echo 'make test       lint, types, unit tests, notebooks and pages'
+	@echo 'make bench      measure the layer beside batch normalisation, and the widgets; some 10 minutes'
 	@echo 'make widget-speed  measure the widgets of the built book in a browser'
 	@echo 'make serve      show the book on http://127.0.0.1:8000'
 	@echo 'make lab        open the chapters as notebooks in JupyterLab'
@@ -51,6 +53,9 @@ unit: $(READY)
 pages: book
 	$(BIN)/python tests/book/chromium.py
 	$(BIN)/pytest tests/book
+
+bench: widget-speed
+	$(BIN)/python -m ndlib bench --rounds 3
 
 widget-speed: book
 	$(BIN)/python tests/book/chromium.py

@@ -13,7 +13,7 @@ Source of the method: Ye et al., Network Deconvolution, ICLR 2020 (arXiv 1905.11
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -106,62 +106,47 @@ def join_columns(blocks: Tensor, grouping: Grouping = "interleaved") -> Tensor:
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and covariance of the rows that ``sample`` takes from x, which are taken again in the backward pass.
+    """Mean and covariance with one matrix product in the backward pass instead of autograd's two.
 
-    Kept for it are x, which the convolution keeps as well, and the mean, instead of the rows, which are as large as x.
-    With Xc = X - mean, d Cov = (1/N)(dX' Xc + Xc' dX), the mean's own variation dropping out because the columns of
-    Xc sum to zero. Hence grad X = (1/N) Xc (G + G') + (1/N) 1 g': one matrix product where autograd needs two.
+    With Xc = X - mean, d Cov = (1/N)(dX' Xc + Xc' dX), the mean's own variation dropping out because the
+    columns of Xc sum to zero. Hence grad X = (1/N) Xc (G + G') + (1/N) 1 g'.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sample: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        rows = sample(x)
-        mean = rows.mean(-2)
-        ctx.save_for_backward(x, mean)
-        ctx.sample = sample
-        centred = rows - mean.unsqueeze(-2)
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.mean(-2)
+        centred = x - mean.unsqueeze(-2)
+        ctx.save_for_backward(centred)
         with full_precision():
-            return mean, centred.mT @ centred / rows.shape[-2]
+            return mean, centred.mT @ centred / x.shape[-2]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_mean: Tensor, grad_cov: Tensor) -> tuple[Tensor, None]:
-        x, mean = ctx.saved_tensors
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            rows = ctx.sample(leaf)
-        n = rows.shape[-2]
-        centred = rows.detach() - mean.unsqueeze(-2)
+    def backward(ctx: Any, grad_mean: Tensor, grad_cov: Tensor) -> Tensor:
+        (centred,) = ctx.saved_tensors
+        n = centred.shape[-2]
         with full_precision():
-            grad = centred @ ((grad_cov + grad_cov.mT) / n) + (grad_mean / n).unsqueeze(-2)
-        return torch.autograd.grad(rows, leaf, grad)[0], None
+            return centred @ ((grad_cov + grad_cov.mT) / n) + (grad_mean / n).unsqueeze(-2)
 
 
-def moments(x: Tensor, sample: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def moments(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Mean row and covariance of the columns: mu = X'1/N and Cov = (X - mu)'(X - mu)/N (divided by N, not N - 1).
 
     Args:
-        x: the matrix X of shape (..., N, n), N rows (samples) of n columns; or, with ``sample``, what it is made from.
-        sample: a function that takes the matrix from x. It is called once more in the backward pass, so that the matrix
-            need not be kept until then.
+        matrix: shape (..., N, n), N rows (samples) of n columns.
 
     Returns:
-        mean of shape (..., n) in the units of X, covariance of shape (..., n, n) in their square.
+        mean of shape (..., n) in the units of x, covariance of shape (..., n, n) in their square.
 
     Raises:
         ValueError: fewer than two rows.
     """
-
-    def matrix(x: Tensor) -> Tensor:
-        rows = sample(x) if sample else x
-        if rows.dim() < 2 or rows.shape[-2] < 2:
-            raise ValueError(
-                f"a covariance needs at least 2 rows, got a matrix of shape {tuple(rows.shape)}: "
-                "use a larger batch or picture, or a smaller sampling_stride"
-            )
-        return rows
-
-    mean, cov = _Moments.apply(x, matrix)
+    if matrix.dim() < 2 or matrix.shape[-2] < 2:
+        raise ValueError(
+            f"a covariance needs at least 2 rows, got a matrix of shape {tuple(matrix.shape)}: "
+            "use a larger batch or picture, or a smaller sampling_stride"
+        )
+    mean, cov = _Moments.apply(matrix)
     return mean, cov
 
 
@@ -177,7 +162,7 @@ def patch_moments(
 
     Arguments as in :func:`patch_matrix`; returns shapes (n,) and (n, n) with n = C * taps.
     """
-    return moments(x, lambda x: patch_matrix(x, kernel_size, stride=stride, padding=padding, dilation=dilation))
+    return moments(patch_matrix(x, kernel_size, stride=stride, padding=padding, dilation=dilation))
 
 
 Steps = list[tuple[float, float]]  # pairs (a, b), one for each step

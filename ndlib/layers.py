@@ -231,22 +231,18 @@ class Deconvolution(nn.Module):
 
     def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (groups, 1 or blocks, n) and the matrix (groups, n, n) whose inverse root whitens this batch."""
-        centering, group = self.options["centering"], self.options["process_group"]
-        if group is None:
-            mean, cov = moments(x, self._rows)
-        else:  # which rows are taken is agreed between the processes: once is enough
-            rows = self._rows(x)
-            mean, cov = synchronise(*moments(rows), rows.shape[-2], group)
-        if centering == "uncentred":
-            cov = cov + mean.unsqueeze(-1) * mean.unsqueeze(-2)
-        return mean, cov.mean(1)
-
-    def _rows(self, x: Tensor) -> Tensor:
-        """The samples in float32 at least: (groups, 1, rows of all blocks, n), or apart, (groups, blocks, rows, n)."""
         samples = self.samples(x)
         samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
         self._check_rows(samples.shape[1] * samples.shape[2])
-        return samples if self.options["centering"] == "per-block" else samples.flatten(1, 2).unsqueeze(1)
+        centering, group = self.options["centering"], self.options["process_group"]
+        if centering != "per-block":
+            samples = samples.flatten(1, 2).unsqueeze(1)
+        mean, cov = moments(samples)
+        if group is not None:
+            mean, cov = synchronise(mean, cov, samples.shape[2], group)
+        if centering == "uncentred":
+            cov = cov + mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        return mean, cov.mean(1)
 
     def running_whitening(self) -> tuple[Tensor, Tensor]:
         """Mean and root of the running averages, shapes as :meth:`whitening`; (0, I) before any training step."""

@@ -97,5 +97,77 @@ def power_spectrum(picture: Tensor) -> Tensor:
     return torch.fft.fft2(picture - picture.mean((-2, -1), keepdim=True)).abs().square() / (height * width)
 
 
+def taper(picture: Tensor) -> Tensor:
+    """The picture under a Hann window, for its power spectrum: the jump between opposite borders is gone.
+
+    A spectrum belongs to the picture continued periodically, and where its right border meets its left one there is an
+    edge that nobody photographed. Returns ``a w (x - m)`` with the window ``w[i, j] = sin(pi i / H)^2
+    sin(pi j / W)^2``; m, the mean of x weighted with w, makes the mean of the result zero, and a, which makes the mean
+    square of the window 1, keeps the power of noise as it is. Same shape and units as ``picture``.
+
+    Source: Harris, On the Use of Windows for Harmonic Analysis with the Discrete Fourier Transform, 1978.
+    """
+    rows, columns = (torch.hann_window(side, dtype=picture.dtype, device=picture.device) for side in _size(picture))
+    window = torch.outer(rows, columns)
+    mean = (window * picture).sum((-2, -1), keepdim=True) / window.sum()
+    return window / window.square().mean().sqrt() * (picture - mean)
+
+
+def radial_average(power: Tensor, rings_per_octave: int = 4) -> tuple[Tensor, Tensor]:
+    """Mean of a power spectrum over all directions: over rings of equal width in octaves, up to f = 1/2.
+
+    Args:
+        power: shape (..., H, W), in the order of ``torch.fft.fft2``, see :func:`power_spectrum`.
+
+    Returns:
+        The mean frequency of each ring, shape (rings,), cycles per pixel, and the mean power in it, shape (...,
+        rings). Rings that hold no frequency are left out, and so are frequencies below 1 / min(H, W).
+    """
+    height, width = _size(power)
+    fy, fx = (torch.fft.fftfreq(side, dtype=power.dtype, device=power.device) for side in (height, width))
+    f = torch.hypot(fy[:, None], fx[None, :]).flatten()
+    hair = 1e-6  # so that rounding leaves out neither f = 1/2 nor the lowest frequency
+    inside = (f > (1 - hair) / min(height, width)) & (f < 0.5 * (1 + hair))
+    f, values = f[inside], power.flatten(-2)[..., inside]
+    ring = (rings_per_octave * (0.5 / f).log2() + hair).long()  # the first is the one below 1/2
+    ring = ring.max() - ring
+    members = torch.bincount(ring)
+    there = members > 0
+    frequency = torch.zeros_like(members, dtype=f.dtype).index_add_(0, ring, f) / members
+    mean = values.new_zeros(*values.shape[:-1], len(members)).index_add_(-1, ring, values) / members
+    return frequency[there], mean[..., there]
+
+
+def spectral_exponent(frequency: Tensor, power: Tensor, low: float, high: float) -> Tensor:
+    """The alpha of power ~ 1 / f^alpha: minus the slope of a line fitted to log power over log frequency.
+
+    Args:
+        frequency: shape (n,), power: (..., n), see :func:`radial_average`. low, high: the range that is fitted, in
+            units of ``frequency``.
+
+    Returns:
+        Shape (...), without unit: 2 for the 1/f amplitude spectrum of natural scenes, 0 for white noise.
+    """
+    picked = (frequency >= low) & (frequency <= high)
+    if picked.sum() < 2:
+        raise ValueError(f"there are fewer than two frequencies between {low} and {high}")
+    x = frequency[picked].log()
+    x = x - x.mean()
+    return -(power[..., picked].log() @ x) / (x @ x)
+
+
+def power_law_noise(shape: tuple[int, int], alpha: float, seed: int = 0) -> Tensor:
+    """Gaussian noise of shape (H, W), power falling as 1 / f^alpha: white noise times f^(-alpha/2) at each frequency.
+
+    float64, mean 0, variance 1, periodic. ``alpha = 0`` is white noise; 2 has the power spectrum of natural scenes.
+    """
+    white = add_noise(torch.zeros(shape, dtype=torch.float64), 1.0, seed)
+    fy, fx = (torch.fft.fftfreq(side, dtype=white.dtype) for side in shape)
+    f = torch.hypot(fy[:, None], fx[None, :])
+    f[0, 0] = torch.inf if alpha >= 0 else 0  # no mean
+    noise = _filter(white - white.mean(), f ** (-alpha / 2))
+    return noise / noise.std(correction=0)
+
+
 def _size(picture: Tensor) -> tuple[int, int]:
     return picture.shape[-2], picture.shape[-1]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.signal
 import skimage.restoration
 import torch
 
@@ -72,6 +73,70 @@ def test_noise_has_the_size_asked_for_and_is_repeatable():
 
 def test_power_adds_up_to_the_variance():
     torch.testing.assert_close(restore.power_spectrum(PICTURE).mean(), PICTURE.var(correction=0))
+
+
+def test_the_taper_is_a_hann_window_that_keeps_the_power_of_noise():
+    window = np.outer(scipy.signal.windows.hann(40, sym=False), scipy.signal.windows.hann(30, sym=False))
+    picture = PICTURE.numpy()
+    wanted = window * (picture - np.average(picture, weights=window)) / np.sqrt((window**2).mean())
+    np.testing.assert_allclose(restore.taper(PICTURE).numpy(), wanted, atol=1e-12)
+    assert abs(restore.taper(PICTURE).mean()) < 1e-12
+    noise = torch.randn(200, 64, 48, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    power = restore.power_spectrum(restore.taper(noise)).mean((1, 2))
+    assert abs(power.mean() - 1) < 0.01
+
+
+def test_the_taper_removes_what_the_borders_make():
+    ramp = torch.linspace(0, 1, 64, dtype=torch.float64).expand(64, 64)  # smooth, but for the jump at the border
+    before, after = (restore.power_spectrum(x)[0, 8:33].sum() for x in (ramp, restore.taper(ramp)))
+    assert after < 1e-4 * before
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (40, 18), (16, 16), (17, 30)])
+def test_radial_average_ring_by_ring(height, width):
+    power = torch.rand(3, height, width, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    f, mean = restore.radial_average(power, rings_per_octave=2)
+    rings = {}
+    for i in range(height):
+        for j in range(width):
+            radius = np.hypot(min(i, height - i) / height, min(j, width - j) / width)
+            if 1 / min(height, width) <= radius <= 0.5:
+                ring = int(2 * np.log2(0.5 / radius) + 1e-9)
+                rings.setdefault(ring, []).append((radius, power[:, i, j].numpy()))
+    wanted = [rings[ring] for ring in sorted(rings, reverse=True)]
+    np.testing.assert_allclose(f.numpy(), [np.mean([r for r, _ in ring]) for ring in wanted], atol=1e-12)
+    np.testing.assert_allclose(mean.numpy().T, [np.mean([p for _, p in ring], 0) for ring in wanted], atol=1e-12)
+
+
+def test_radial_average_has_the_lowest_frequency_and_the_highest():
+    for side in (16, 48, 60, 100):  # 3/10 and 4/10 make 1/2, and 1/side is rounded
+        f, power = restore.radial_average(torch.ones(side, side))
+        assert f[0] < 1.1 / side
+        assert f[-1] < 0.5
+        assert torch.equal(power, torch.ones_like(power))
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (200, 96)])
+@pytest.mark.parametrize("alpha", [-1.0, 0.0, 1.0, 2.0, 3.0])
+def test_noise_with_a_power_law_has_it(shape, alpha):
+    noise = torch.stack([restore.power_law_noise(shape, alpha, seed) for seed in range(8)])
+    torch.testing.assert_close(noise.mean((1, 2)), torch.zeros(8, dtype=torch.float64), atol=1e-10, rtol=0)
+    torch.testing.assert_close(noise.var((1, 2), correction=0), torch.ones(8, dtype=torch.float64))
+    f, power = restore.radial_average(restore.power_spectrum(noise))
+    found = restore.spectral_exponent(f, power, 0.02, 0.5)
+    assert found.shape == (8,)
+    assert abs(found.mean() - alpha) < 0.03
+    assert not torch.equal(noise[0], noise[1])
+    assert torch.equal(noise[0], restore.power_law_noise(shape, alpha))
+
+
+def test_exponent_of_a_power_law_in_its_range_only():
+    f = torch.linspace(0.01, 0.5, 50, dtype=torch.float64)
+    power = torch.stack([7 * f**-2.5, torch.where(f < 0.1, 1.0, 3 * f**-1.5)])
+    wanted = torch.tensor([2.5, 1.5], dtype=torch.float64)
+    torch.testing.assert_close(restore.spectral_exponent(f, power, 0.11, 0.5), wanted)
+    with pytest.raises(ValueError, match=r"fewer than two frequencies between 0\.6 and 0\.9"):
+        restore.spectral_exponent(f, power, 0.6, 0.9)
 
 
 def test_bad_arguments():

@@ -4,9 +4,11 @@ In a notebook, ``from ndlib.widgets import NewtonSchulz`` and then ``NewtonSchul
 """
 
 from .blur_lab import BlurLab
+from .descent import Descent
+from .evidence_explorer import EvidenceExplorer
 from .kernel_explorer import KernelExplorer
 from .newton_schulz import NewtonSchulz
 from .patch_matrix import PatchMatrix
 from .pixel_pairs import PixelPairs
 
-__all__ = ["BlurLab", "KernelExplorer", "NewtonSchulz", "PatchMatrix", "PixelPairs"]
+__all__ = ["BlurLab", "Descent", "EvidenceExplorer", "KernelExplorer", "NewtonSchulz", "PatchMatrix", "PixelPairs"]

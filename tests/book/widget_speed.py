@@ -48,6 +48,18 @@ SWEEPS = {
         ("another K", "k", EPS),
         ("another photograph", "photograph", ["page", "cat", "pagoda"] * 8),
     ],
+    "descent": [
+        ("another correlation", "correlation", [i / 30 for i in range(-29, 30)]),
+        ("another scale", "scale", [0.2 + i / 50 for i in range(40)]),
+        ("another learning rate", "rate", [i / 20 for i in range(1, 44)]),
+        ("another start", "w1", [i / 10 - 2 for i in range(60)]),
+    ],
+    "evidence-explorer": [
+        ("other epochs", "epochs", [1, 100, 20] * 10),
+        ("another data set", "dataset", ["CIFAR-10", "CIFAR-100"] * 10),
+        ("another dot", "picked", list(range(180))),
+        ("gains and accuracies", "view", ["gain", "accuracy"] * 10),
+    ],
     "pixel-pairs": [
         ("another distance", "distance", [i % 17 for i in range(2, 60)]),
         ("another direction", "direction", ["down", "diagonal", "right"] * 8),

@@ -5,8 +5,8 @@ import { pathToFileURL } from "node:url";
 
 const [, , folder, file] = process.argv;
 const load = (name) => import(pathToFileURL(`${folder}/${name}`));
-const files = ["linalg.mjs", "kernels.mjs", "pairs.mjs", "patches.mjs", "fourier.mjs"];
-const [linalg, kernels, pairs, patches, fourier] = await Promise.all(files.map(load));
+const files = ["linalg.mjs", "kernels.mjs", "pairs.mjs", "patches.mjs", "fourier.mjs", "gradient-descent.mjs", "evidence.mjs"];
+const [linalg, kernels, pairs, patches, fourier, descent, evidence] = await Promise.all(files.map(load));
 const { newtonSchulzResponse, symmetricEigen } = linalg;
 const { autocovariance, decompose, filtered, gainsOf, kernelsOf, mirrored } = kernels;
 const { correlationOf, drawnPairs, offsetOf, pairMoments, times, whiteningMatrix } = pairs;
@@ -42,6 +42,23 @@ const functions = {
     const shown = blurAndRestore(clean, disturbance, line, noise, k);
     const best = bestK(clean, disturbance, line, noise, candidates);
     return { ...shown, line, field, best, row: restoringRow(line, k), lost: lost(line), radial: radial(clean, n) };
+  },
+  descent: ({ correlation, scale, rate, start }) => {
+    const covariance = descent.covarianceOf(correlation, scale);
+    const paths = [descent.plainPath, descent.deconvolvedPath].map((path) => path(covariance, rate, start));
+    const waiting = [descent.stepsToHundredth(covariance, rate, start), descent.deconvolvedStepsToHundredth(rate)];
+    return {
+      covariance,
+      paths,
+      waiting: waiting.map(String), // JSON has no Infinity
+      inputs: descent.inputs(correlation, scale),
+      losses: paths.map((path) => path.map((w) => descent.loss(covariance, w))),
+      ...descent.rates(covariance),
+    };
+  },
+  evidence: ({ table, settings }) => {
+    const { shown, hidden } = evidence.chosen(table, settings);
+    return { shown, hidden, pairs: evidence.pairsOf(table, shown), summary: evidence.summary(table, shown) };
   },
   square: ({ pixels, width, height, n }) => middleSquare(pixels, width, height, n),
 };

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from playwright._impl._driver import compute_driver_executable
 
-from ndlib import data, restore
+from ndlib import data, published, restore
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
 from ndlib.image_statistics import LAG, autocovariance, picture_statistics
 from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
-from ndlib.widgets import BlurLab, PixelPairs
+from ndlib.widgets import BlurLab, Descent, EvidenceExplorer, PixelPairs
 from ndlib.widgets.blur_lab import SIDE, noise_field
 
 HERE = Path(__file__).parent
@@ -197,3 +197,48 @@ def test_the_middle_square_is_a_mean_over_areas(run, picture, width, height, n):
     square = fine[top : top + 2 * n * side, left : left + 2 * n * side]
     wanted = F.avg_pool2d(square[None], 2 * side)[0]
     close(run("square", pixels=x.flatten(), width=width, height=height, n=n), wanted.flatten())
+
+
+@pytest.mark.parametrize("start", [(-0.4, 3.6), (2.0, -1.0)])
+@pytest.mark.parametrize(
+    ("correlation", "scale", "rate"), [(0.95, 1.0, 0.3), (-0.7, 0.3, 1.0), (0.0, 1.0, 0.02), (0.99, 0.2, 2.2)]
+)
+def test_gradient_descent(run, correlation, scale, rate, start):
+    w = Descent(correlation=correlation, scale=scale, rate=rate, w1=start[0], w2=start[1])
+    found = run("descent", correlation=correlation, scale=scale, rate=rate, start=start)
+    close(found["inputs"], w.inputs)
+    (a, b), (_, c) = w.covariance
+    close(found["covariance"], [a, b, c])
+    for path, losses, wanted in zip(
+        found["paths"], found["losses"], (w.path, w.deconvolved_path), strict=True
+    ):  # Each number for itself, the tiny ones too, where it is not rounding.
+        np.testing.assert_allclose(path, wanted, rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(losses, w.loss(wanted), rtol=1e-5, atol=1e-20)
+    assert found["waiting"] == [_as_in_javascript(w.steps_to_hundredth(d)) for d in (False, True)]
+    wanted = (w.condition, w.best_rate, w.largest_rate)
+    assert (found["condition"], found["best"], found["largest"]) == pytest.approx(wanted, rel=1e-9)
+
+
+def _as_in_javascript(steps):
+    return "Infinity" if steps == np.inf else str(steps)
+
+
+@pytest.mark.parametrize("sources", [published.SOURCES[:3], published.SOURCES[2:3], published.SOURCES[1::-1], ()])
+@pytest.mark.parametrize(("only_test", "recovered"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("dataset", published.DATASETS)
+def test_evidence(run, dataset, only_test, recovered, sources):
+    w = EvidenceExplorer(dataset=dataset, only_test=only_test, recovered=recovered, sources=list(sources))
+    records = published.records()
+    for w.epochs in published.EPOCHS:
+        settings = {"dataset": dataset, "epochs": w.epochs, "sources": w.sources}
+        found = run("evidence", table=w.table, settings={**settings, "onlyTest": only_test, "recovered": recovered})
+        assert [records[i] for i in found["shown"]] == w.shown
+        assert all(records[i].kind != "test" for i in found["hidden"]) and (only_test or found["hidden"] == [])
+        pairs = [(records[p["bn"]], records[p["nd"]]) for p in found["pairs"]]
+        assert pairs == published.pairs(w.shown)
+        gains = [nd.accuracy - bn.accuracy for bn, nd in pairs]
+        assert [p["gain"] for p in found["pairs"]] == pytest.approx(gains, abs=1e-12)
+        assert [published.SOURCES[each["source"]] for each in found["summary"]] == [each.source for each in w.summary]
+        for each, wanted in zip(found["summary"], w.summary, strict=True):
+            assert (each["count"], each["ahead"]) == (wanted.total, wanted.ahead)
+            assert each["gain"] == pytest.approx(wanted.gain, abs=1e-12)

@@ -1,5 +1,6 @@
 """The widgets as Python objects: traits, what is drawn as arrays, and what stands in a page."""
 
+import gzip
 import html
 import json
 import re
@@ -10,11 +11,11 @@ import torch
 import traitlets
 from PIL import Image
 
-from ndlib import data
+from ndlib import data, published
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
 from ndlib.image_statistics import autocovariance, picture_statistics
 from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
-from ndlib.widgets import BlurLab, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
+from ndlib.widgets import BlurLab, Descent, EvidenceExplorer, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
 from ndlib.widgets.base import BookWidget
 
 
@@ -166,6 +167,54 @@ def test_a_picture_of_ones_own_is_blurred(pictures):
     assert w.picture.mean() == pytest.approx(float(data.luminance(pictures[0])[4:44].mean()), abs=0.01)
     with pytest.raises(ValueError, match="must have shape"):
         BlurLab(picture=pictures)
+
+
+def test_gradient_descent_with_deconvolved_inputs_goes_straight():
+    w = Descent()
+    np.testing.assert_allclose(w.covariance, [[1, 0.95], [0.95, 1]])
+    assert w.condition == pytest.approx(1.95 / 0.05)
+    assert (w.best_rate, w.largest_rate) == pytest.approx((1, 2 / 1.95))
+    target = w.inputs @ [1, 1]
+    assert w.loss(np.array([0.5, -2.0])) == pytest.approx(np.square(w.inputs @ [0.5, -2] - target).mean() / 2)
+    np.testing.assert_allclose(w.deconvolved_path[1:] - 1, 0.7 * (w.deconvolved_path[:-1] - 1), atol=1e-12)
+    for deconvolved, losses in ((False, w.losses), (True, w.deconvolved_losses)):
+        steps = w.steps_to_hundredth(deconvolved)
+        if steps <= 60:
+            assert losses[steps] <= losses[0] / 100 < losses[steps - 1]
+    assert w.steps_to_hundredth() > 60 > w.steps_to_hundredth(deconvolved=True)
+    w.rate = 1
+    np.testing.assert_allclose(w.deconvolved_path[1], [1, 1], atol=1e-12)  # one step
+    w.rate = 1.1
+    assert w.losses[-1] > w.losses[0] and w.steps_to_hundredth() == np.inf
+    assert w.deconvolved_losses[-1] < 1e-20 and "never reaches" in w.describe()
+    w.w1 = w.w2 = 1
+    assert w.steps_to_hundredth() == 0 and w.losses[-1] < 1e-20 and w.still()
+    for trait, value in (("correlation", 1.0), ("scale", 0.0), ("rate", 0.0), ("w1", 5.0)):
+        with pytest.raises(traitlets.TraitError):
+            setattr(w, trait, value)
+
+
+def test_published_numbers_are_chosen_and_summed_up():
+    w = EvidenceExplorer()
+    assert len(w.shown) == 46 and published.records()[w.picked] in w.shown
+    assert [each[:3] for each in w.summary] == [("paper", 10, 10), ("Sbandati 2021", 3, 3), ("Obadage 2024", 10, 10)]
+    assert w.summary[0].gain == pytest.approx(4.718, abs=5e-4)
+    assert "training accuracies" in w.describe()
+    w.only_test = True
+    assert len(w.shown) == 26 and "training" not in w.describe()
+    w.recovered = True
+    assert {r.source for r in w.shown} == {"paper", "Sbandati 2021", "Obadage 2024, logs"}
+    w.sources = ["paper"]
+    assert len(w.shown) == 20
+    w.sources, w.only_test, w.recovered, w.epochs = ["Obadage 2024"], False, False, 100
+    assert w.summary[0].ahead == 7 and w.still()
+    w.only_test = True
+    assert w.shown == [] and "Nothing is shown" in w.describe() and w.still()
+    for trait, value in (("dataset", "MNIST"), ("epochs", 2), ("sources", ["nobody"]), ("picked", 296), ("view", "")):
+        with pytest.raises(traitlets.TraitError):
+            setattr(w, trait, value)
+    state = json.dumps({name: value for name, value in w.get_state().items() if not name.startswith("_")}, default=str)
+    assert len(gzip.compress(state.encode())) < 40_000
 
 
 def test_state_in_a_page_is_data_and_nothing_else():

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from ndlib.widgets import BlurLab, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
+from ndlib.widgets import BlurLab, Descent, EvidenceExplorer, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
 
 WIDGETS = {
     "newton-schulz": NewtonSchulz,
@@ -11,6 +11,8 @@ WIDGETS = {
     "pixel-pairs": PixelPairs,
     "patch-matrix": PatchMatrix,
     "blur-lab": BlurLab,
+    "descent": Descent,
+    "evidence-explorer": EvidenceExplorer,
 }
 BUDGET = 300_000  # bytes of a page's own, compressed
 
@@ -21,6 +23,8 @@ DRAWN = {
     "pixel-pairs": "document.querySelector('.nd-pixel-pairs')?.milliseconds > 0",
     "patch-matrix": "document.querySelector('.nd-patch-matrix')?.milliseconds > 0",
     "blur-lab": "document.querySelector('.nd-blur-lab')?.milliseconds > 0",
+    "descent": "document.querySelector('.nd-descent')?.milliseconds > 0",
+    "evidence-explorer": "document.querySelector('.nd-evidence-explorer')?.points?.length > 0",
 }
 
 

@@ -1,0 +1,315 @@
+// The published numbers: one row an architecture, BN and ND as dots, and for each dot what is known about it.
+
+import { COLORS, make, oncePerFrame, roundTicks } from "./draw.mjs";
+import { change, choice, frame, preset, reset } from "./controls.mjs";
+import { OBADAGE, PAPER, RECOVERED, SBANDATI, canRecover, chosen, pairsOf, summary } from "./evidence.mjs";
+
+const TRAITS = ["dataset", "epochs", "sources", "only_test", "recovered", "view", "picked"];
+const HINT = "Point at a dot, tap it, or go from one to the next with the arrow keys: here stands what is known about it.";
+const NEAR = { mouse: 22, touch: 44, pen: 44 }; // pixels between the pointer and the dot that it picks
+
+function render({ model, el }) {
+  const table = model.get("table");
+  const ui = frame(el, {
+    model,
+    name: "evidence-explorer",
+    title: "The published accuracies of ten architectures",
+    tryThis:
+      "On CIFAR-100 after 20 epochs some dots lie far to the right of the others. Point at one: what is it? Then keep only " +
+      "test accuracies, and look at the gain: in how many architectures is ND ahead, and who has more than one run?",
+  });
+  const legend = make("div", { class: "nd-legend" });
+  const dots = make("div", {
+    class: "nd-dots",
+    tabindex: "0",
+    role: "group",
+    "aria-label": "Accuracies by architecture. Arrow keys go from dot to dot.",
+    "data-lm-suppress-shortcuts": "true",
+  });
+  const about = make("p", { class: "nd-about", "aria-live": "polite" });
+  ui.picture.append(legend, dots, about);
+
+  choice(ui, { trait: "dataset", label: "data set", options: ["CIFAR-10", "CIFAR-100"].map((name) => [name, name]) });
+  choice(ui, { trait: "epochs", label: "epochs", options: [1, 20, 100].map((n) => [n, String(n)]) });
+  choice(ui, { trait: "view", label: "show", options: [["accuracy", "accuracy"], ["gain", "gain ND − BN"]] });
+  const sources = checks(ui, "sources");
+  const all = table.sources.slice(0, RECOVERED);
+  for (const source of [PAPER, SBANDATI, OBADAGE]) {
+    const name = all[source];
+    sources.add(icon(source), { [PAPER]: "paper", [SBANDATI]: "2021", [OBADAGE]: "2024" }[source], {
+      get: () => model.get("sources").includes(name),
+      set: (on) => change(model, { sources: all.filter((each) => (each === name ? on : model.get("sources").includes(each))) }),
+    });
+  }
+  const values = checks(ui, "values");
+  const toggle = (trait) => ({ get: () => model.get(trait), set: (on) => change(model, { [trait]: on }) });
+  values.add("", "only test accuracies", toggle("only_test"));
+  const replace = values.add(icon(RECOVERED), "test means from the logs", toggle("recovered"));
+
+  const asPublished = { sources: all, only_test: false, recovered: false, picked: -1 };
+  preset(ui, "As published", { ...asPublished, view: "accuracy" });
+  preset(ui, "Only test accuracies", { ...asPublished, view: "accuracy", only_test: true });
+  const corrected = { dataset: "CIFAR-100", epochs: 20, view: "accuracy", only_test: true, recovered: true };
+  preset(ui, "CIFAR-100 after 20 epochs, corrected", { ...asPublished, ...corrected });
+  preset(ui, "Where ND loses", { ...asPublished, dataset: "CIFAR-100", epochs: 100, view: "gain" });
+  reset(ui, TRAITS);
+
+  let now; // everything that the picture shows
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "nd-plot");
+  svg.setAttribute("aria-hidden", "true"); // the two texts below say it
+  dots.append(svg);
+
+  function draw() {
+    const width = Math.round(dots.clientWidth);
+    if (width === 0 || !now) return;
+    const picture = layout(table, now, width);
+    svg.setAttribute("viewBox", `0 0 ${width} ${picture.height}`);
+    svg.setAttribute("height", picture.height);
+    svg.innerHTML = paint(table, now, picture);
+    now.points = picture.points;
+    ui.root.points = picture.points; // what is drawn, for tests and for the curious
+  }
+
+  function update() {
+    const began = performance.now();
+    const [dataset, epochs, names, onlyTest, recovered, view, picked] = TRAITS.map((trait) => model.get(trait));
+    const everything = chosen(table, { dataset, epochs, sources: all, onlyTest: false, recovered: false }).shown;
+    const { shown, hidden } = chosen(table, { dataset, epochs, sources: names, onlyTest, recovered });
+    const pairs = pairsOf(table, shown);
+    now = { dataset, epochs, view, picked, recovered, shown, hidden, pairs, everything, summary: summary(table, shown) };
+    ui.root.shown = shown;
+    const can = canRecover(table, dataset, epochs);
+    replace.disabled = !can;
+    replace.parentElement.title = can ? "" : "The logs are of CIFAR-100 after 20 epochs.";
+    draw();
+    legend.innerHTML = legendOf(table, now);
+    const [head, rest] = explained(table, now);
+    const said = head ? `${head} ${rest}` : HINT;
+    if (about.textContent !== said) about.replaceChildren(...(head ? [make("strong", {}, `${head} `), rest] : [HINT]));
+    ui.say(inWords(table, now));
+    ui.root.milliseconds = performance.now() - began; // for the benchmark
+  }
+  const updateSoon = oncePerFrame(update);
+  ui.onChange(TRAITS, updateSoon);
+  ui.onChange(TRAITS, () => [sources, values].forEach((box) => box.show()));
+
+  const pick = (index) => index !== model.get("picked") && change(model, { picked: index });
+  function pickNear(event) {
+    const { left, top } = svg.getBoundingClientRect();
+    const distances = now.points.map((point) => Math.hypot(point.left - event.clientX + left, point.top - event.clientY + top));
+    const least = Math.min(...distances);
+    if (least < (NEAR[event.pointerType] ?? NEAR.mouse)) pick(now.points[distances.indexOf(least)].index);
+  }
+  dots.addEventListener("pointerdown", pickNear);
+  dots.addEventListener("pointermove", (event) => event.pointerType === "mouse" && pickNear(event));
+  dots.addEventListener("keydown", (event) => {
+    const next = neighbour(now.points, model.get("picked"), event.key);
+    if (next === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    pick(next);
+  });
+
+  const observer = new ResizeObserver(draw);
+  observer.observe(dots);
+  update();
+  return () => {
+    observer.disconnect();
+    ui.destroy();
+  };
+}
+
+// A group of check boxes; `add` returns the input of one that gets and sets something.
+function checks(ui, label) {
+  const row = make("div", {});
+  const shows = [];
+  ui.controls.append(make("fieldset", { class: "nd-checks" }, make("legend", {}, label), row));
+  return {
+    add(picture, text, { get, set }) {
+      const input = make("input", { type: "checkbox", "data-lm-suppress-shortcuts": "true" });
+      const words = make("span", {});
+      words.innerHTML = picture;
+      words.append(text);
+      row.append(make("label", {}, input, words));
+      input.addEventListener("change", () => set(input.checked));
+      shows.push(() => (input.checked = get()));
+      shows.at(-1)();
+      return input;
+    },
+    show: () => shows.forEach((show) => show()),
+  };
+}
+
+// Where everything stands. ------------------------------------------------------------------------------------------
+
+const LANE = 13; // pixels from one source to the next
+const METHOD_COLORS = { BN: COLORS.bn, ND: COLORS.nd };
+
+function layout(table, now, width) {
+  const { view, shown, everything, pairs } = now;
+  const narrow = width < 480; // then the names stand above their rows
+  const lanes = [PAPER, SBANDATI, OBADAGE, RECOVERED].filter((source) => shown.some((i) => table.source[i] === source));
+  const above = narrow ? 17 : 4;
+  const row = above + LANE * Math.max(2, lanes.length) + 5;
+  const box = { left: narrow ? 10 : 112, right: width - 14, top: 6, bottom: 6 + row * table.architectures.length };
+  const domain = view === "gain" ? gainDomain(table, now) : accuracyDomain(everything.map((i) => table.accuracy[i]));
+  const x = (value) => box.left + ((value - domain[0]) / (domain[1] - domain[0])) * (box.right - box.left);
+  const middle = (Math.max(2, lanes.length) - lanes.length) / 2;
+  const y = (architecture, source) => box.top + architecture * row + above + LANE * (lanes.indexOf(source) + middle + 0.5);
+  const at = (i) => ({ row: table.architecture[i], source: table.source[i], top: y(table.architecture[i], table.source[i]) });
+  const points =
+    view === "gain"
+      ? pairs.map(({ nd, bn, gain }) => ({
+          index: nd, partner: bn, value: gain, method: gain < 0 ? "BN" : "ND", left: x(gain), ...at(nd),
+          suspicious: Boolean(table.suspicious[nd] || table.suspicious[bn]),
+        }))
+      : shown.map((i) => ({
+          index: i, value: table.accuracy[i], method: table.method[i], left: x(table.accuracy[i]), ...at(i),
+          suspicious: Boolean(table.suspicious[i]),
+        }));
+  return { width, height: box.bottom + 40, narrow, row, box, domain, x, y, points };
+}
+
+function accuracyDomain(values) {
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const room = 0.03 * (most - least);
+  return [Math.max(0, least - room), Math.min(100, most + room)];
+}
+
+// Of everything that could be shown, so that the axis stays when sources come and go.
+function gainDomain(table, { everything, dataset, epochs }) {
+  const logs = table.source.flatMap((source, i) =>
+    source === RECOVERED && table.dataset[i] === dataset && table.epochs[i] === epochs ? [i] : []);
+  const gains = pairsOf(table, [...everything, ...logs]).map(({ gain }) => gain);
+  const [least, most] = [Math.min(0, ...gains), Math.max(...gains)];
+  const room = 0.04 * (most - least);
+  return [least - room, most + room];
+}
+
+function paint(table, now, { box, domain, x, y, row, narrow, points }) {
+  const parts = [];
+  table.architectures.forEach((name, k) => {
+    const top = box.top + k * row;
+    if (k % 2 === 0) parts.push(`<rect class="nd-row" x="0" y="${top}" width="${box.right + 14}" height="${row}"/>`);
+    const place = narrow ? `x="4" y="${top + 14}"` : `x="6" y="${top + row / 2}" dy=".35em"`;
+    parts.push(`<text class="nd-label" ${place}>${name}</text>`);
+  });
+  for (const { at, text } of roundTicks(domain, (box.right - box.left) / 80)) {
+    const place = x(at).toFixed(1);
+    const sign = now.view === "gain" && at > 0 ? "+" : "";
+    parts.push(`<path class="nd-grid" d="M${place} ${box.top}V${box.bottom}"/>`);
+    parts.push(`<text class="nd-tick" x="${place}" y="${box.bottom + 16}" text-anchor="middle">${sign}${text}</text>`);
+  }
+  parts.push(`<path class="nd-axis" d="M${box.left} ${box.bottom}H${box.right}"/>`);
+  const label = now.view === "gain" ? "accuracy of ND minus BN (points)" : "accuracy (%)";
+  parts.push(`<text class="nd-label" x="${box.right}" y="${box.bottom + 34}" text-anchor="end">${label}</text>`);
+  if (now.view === "gain") parts.push(`<path class="nd-zero" d="M${x(0).toFixed(1)} ${box.top}V${box.bottom}"/>`);
+  for (const { source, architecture, bn, nd, gain } of now.pairs) {
+    const ends = now.view === "gain" ? [0, gain] : [table.accuracy[bn], table.accuracy[nd]];
+    const dash = table.suspicious[bn] || table.suspicious[nd] ? ' stroke-dasharray="2 3"' : "";
+    parts.push(`<path class="nd-joint"${dash} d="M${x(ends[0]).toFixed(1)} ${y(architecture, source).toFixed(1)}H${x(ends[1]).toFixed(1)}"/>`);
+  }
+  for (const point of points) parts.push(marker(point.source, point.left, point.top, METHOD_COLORS[point.method], point.suspicious));
+  const ring = points.find((point) => isPicked(point, now.picked));
+  if (ring) parts.push(`<circle class="nd-ring" cx="${ring.left.toFixed(1)}" cy="${ring.top.toFixed(1)}" r="9"/>`);
+  return parts.join("");
+}
+
+// Each source has a marker of its own: the paper hollow, reproductions half or lightly filled.
+function marker(source, left, top, color, crossed = false) {
+  const shape = {
+    [PAPER]: "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
+    [SBANDATI]: "M0 -5.5L5.5 0L0 5.5L-5.5 0Z",
+    [OBADAGE]: "M-4.2 -4.2H4.2V4.2H-4.2Z",
+    [RECOVERED]: "M0 -5.5L5.3 4.2H-5.3Z",
+  }[source];
+  const filled = { [SBANDATI]: ["M0 -5.5V5.5L-5.5 0Z", 1], [OBADAGE]: [shape, 0.35], [RECOVERED]: [shape, 0.35] }[source];
+  const fill = filled ? `<path fill="${color}" opacity="${filled[1]}" d="${filled[0]}"/>` : "";
+  const cross = crossed ? '<path class="nd-cross" d="M-6 -6L6 6M-6 6L6 -6"/>' : "";
+  const outline = `<path fill="none" stroke="${color}" stroke-width="2" d="${shape}"/>`;
+  return `<g transform="translate(${left.toFixed(1)} ${top.toFixed(1)})"><path fill="var(--nd-paper)" d="${shape}"/>${fill}${outline}${cross}</g>`;
+}
+
+function icon(source, color = COLORS.none, crossed = false) {
+  return `<svg viewBox="-8 -8 16 16" aria-hidden="true">${marker(source, 0, 0, color, crossed)}</svg>`;
+}
+
+function legendOf(table, { view, shown }) {
+  const ink = { BN: "var(--nd-ink-bn)", ND: "var(--nd-ink-nd)" };
+  const swatch = (method, text) =>
+    `<span style="color:${ink[method]}"><svg viewBox="-8 -8 16 16" aria-hidden="true"><circle r="6" fill="${METHOD_COLORS[method]}"/></svg><strong>${text}</strong></span>`;
+  const methods =
+    view === "gain"
+      ? [swatch("ND", "ND ahead"), swatch("BN", "BN ahead")]
+      : [swatch("BN", "batch normalisation"), swatch("ND", "network deconvolution")];
+  const crossed = shown.find((i) => table.suspicious[i]);
+  if (crossed !== undefined) methods.push(`<span>${icon(table.source[crossed], COLORS.none, true)}no test accuracy</span>`);
+  return methods.join("");
+}
+
+const isPicked = ({ index, partner }, picked) => picked >= 0 && (index === picked || partner === picked);
+
+// The dot to which a key leads: left and right within a row, up and down to the same source and method in another.
+function neighbour(points, picked, key) {
+  const order = [...points].sort((a, b) => a.row - b.row || a.left - b.left || a.top - b.top);
+  if (order.length === 0) return undefined;
+  if (key === "Home") return order[0].index;
+  if (key === "End") return order.at(-1).index;
+  const direction = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[key];
+  if (!direction) return undefined;
+  const here = order.find((point) => isPicked(point, picked));
+  if (!here) return order[0].index;
+  const sideways = key === "ArrowLeft" || key === "ArrowRight";
+  const alike = sideways
+    ? order.filter((point) => point.row === here.row)
+    : order.filter((point) => point.source === here.source && sameColumn(points, point, here));
+  return (alike[alike.indexOf(here) + direction] ?? here).index;
+}
+
+// In the view of gains a source has one dot in each row, whatever its colour.
+function sameColumn(points, point, here) {
+  const single = points.filter(({ row, source }) => row === here.row && source === here.source).length === 1;
+  return single || point.method === here.method;
+}
+
+// Words. ------------------------------------------------------------------------------------------------------------
+
+const points = (value) => `${Math.abs(value).toFixed(1)} point${Math.abs(value).toFixed(1) === "1.0" ? "" : "s"}`;
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+const epochsInWords = (epochs) => `${epochs} epoch${epochs === 1 ? "" : "s"}`;
+
+function explained(table, { view, picked, shown, pairs }) {
+  if (!shown.includes(picked)) return ["", ""];
+  const name = `${table.architectures[table.architecture[picked]]}, ${table.names[table.source[picked]]}`;
+  const value = (i) => {
+    const runs = table.attempts[i];
+    const mean = runs.length ? ` (${runs.length} runs: ${runs.map((each) => each.toFixed(2)).join(", ")})` : "";
+    return `${table.accuracy[i].toFixed(2)} %${mean}`;
+  };
+  const file = `File: ${table.files[table.file[picked]]}`;
+  if (view === "accuracy") return [`${name}: ${table.method[picked]} ${value(picked)}.`, `${table.texts[table.text[picked]]} ${file}`];
+  const { bn, nd, gain } = pairs.find((pair) => pair.nd === picked || pair.bn === picked);
+  const [ofBn, ofNd] = [bn, nd].map((i) => table.texts[table.text[i]]);
+  // What is said of both alike, sentence by sentence, is said once.
+  const also = ofNd.split(/(?<=\.) /).filter((sentence) => !ofBn.includes(sentence)).join(" ");
+  const of = also ? `BN: ${ofBn} ND: ${also}` : ofBn;
+  return [`${name}: ${signed(gain)} points.`, `BN ${value(bn)}, ND ${value(nd)}. ${of} ${file}`];
+}
+
+function inWords(table, { dataset, epochs, shown, hidden, summary: found }) {
+  const said = found.map(({ source, count, ahead, gain }) => {
+    const trained = shown.some((i) => table.source[i] === source && table.kind[i] === "train");
+    const by = gain < 0 ? `behind by ${points(gain)} on average` : `by ${points(gain)} on average`;
+    return `in ${ahead} of ${count} architectures in ${table.names[source]}, ${by}${trained ? " (training accuracies)" : ""}`;
+  });
+  const ahead = said.length ? `ND is ahead ${said.join("; ")}.` : "Nothing is left to show.";
+  const left = [...new Set(hidden.map((i) => table.source[i]))].map((source) => {
+    const trained = hidden.some((i) => table.source[i] === source && table.kind[i] === "train");
+    return `${table.names[source]} (${trained ? "training accuracies" : "it does not say what they are"})`;
+  });
+  const without = left.length ? ` Left out: the values of ${left.join(" and ")}.` : "";
+  return `${dataset} after ${epochsInWords(epochs)}. ${ahead}${without}`;
+}
+
+export default { render };

@@ -1,0 +1,177 @@
+"""The widget of the published numbers: Table 1 by source, data set and epochs, with suspicious values marked."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import traitlets
+from matplotlib.figure import Figure
+
+from .. import plotting, published
+from ..published import DATASETS, EPOCHS, OBADAGE, PAPER, RECOVERED, SBANDATI, SOURCES, Record
+from . import bundle
+from .base import BookWidget
+
+NAMES = {
+    PAPER: "the paper",
+    SBANDATI: "the 2021 reproduction",
+    OBADAGE: "the 2024 reproduction",
+    RECOVERED: "the logs of the 2024 reproduction",
+}
+PRINTED = (PAPER, SBANDATI, OBADAGE)  # what a reader switches on and off
+
+
+class Summary(NamedTuple):
+    """ND beside BN in one source: ahead in ``ahead`` of ``total`` architectures, by ``gain`` points on average."""
+
+    source: str
+    total: int
+    ahead: int
+    gain: float
+
+
+def _columns() -> dict[str, Any]:
+    """The records as the browser gets them: a list for each column, texts only once."""
+    records = published.records()
+    texts = list(dict.fromkeys(r.explain() for r in records))
+    files = list(dict.fromkeys(r.file for r in records))
+    architectures = published.architectures()
+    return {
+        "sources": list(SOURCES),
+        "names": list(NAMES.values()),
+        "architectures": architectures,
+        "texts": texts,
+        "files": files,
+        "source": [SOURCES.index(r.source) for r in records],
+        "dataset": [r.dataset for r in records],
+        "architecture": [architectures.index(r.architecture) for r in records],
+        "epochs": [r.epochs for r in records],
+        "method": [r.method for r in records],
+        "accuracy": [r.accuracy for r in records],
+        "kind": [r.kind for r in records],
+        "suspicious": [int(r.suspicious) for r in records],
+        "attempts": [[a.accuracy for a in r.attempts] for r in records],
+        "text": [texts.index(r.explain()) for r in records],
+        "file": [files.index(r.file) for r in records],
+    }
+
+
+class EvidenceExplorer(BookWidget):
+    """Table 1 of the paper and of its reproductions, one row an architecture, with suspicious values marked.
+
+        w = EvidenceExplorer(dataset="CIFAR-10", epochs=100)
+        w.shown             # the records drawn, see ndlib.published.Record
+        w.summary           # of each source: in how many architectures ND is ahead, and by how much
+
+    Args:
+        dataset: ``"CIFAR-10"`` or ``"CIFAR-100"``.
+        epochs: 1, 20 or 100.
+        sources: some of ``"paper"``, ``"Sbandati 2021"``, ``"Obadage 2024"``.
+        only_test: leave out what is training accuracy or not stated.
+        recovered: show the test means from the logs of the 2024 study in place of what it printed, where there are any.
+        view: ``"accuracy"``, or ``"gain"`` for ND minus BN.
+        picked: the record that is explained, an index into ``ndlib.published.records()``; -1 for none.
+    """
+
+    _name = "evidence-explorer"
+    _esm = bundle.module(_name)
+    _css = bundle.style(_name)
+
+    table = traitlets.Dict(read_only=True).tag(sync=True)
+    dataset = traitlets.Enum(DATASETS, "CIFAR-100").tag(sync=True)
+    epochs = traitlets.Enum(EPOCHS, 20).tag(sync=True)
+    sources = traitlets.List(traitlets.Enum(PRINTED), list(PRINTED)).tag(sync=True)
+    only_test = traitlets.Bool(False).tag(sync=True)
+    recovered = traitlets.Bool(False).tag(sync=True)
+    view = traitlets.Enum(["accuracy", "gain"], "accuracy").tag(sync=True)
+    picked = traitlets.Int(min=-1).tag(sync=True)
+
+    @traitlets.default("picked")
+    def _a_suspicious_one(self) -> int:
+        there = {"source": OBADAGE, "dataset": "CIFAR-100", "epochs": 20, "architecture": "VGG-16", "method": "ND"}
+        return published.records().index(published.select(**there)[0])
+
+    @traitlets.validate("picked")
+    def _there_is_one(self, proposal: Any) -> int:
+        if proposal["value"] >= len(published.records()):
+            raise traitlets.TraitError(f"picked must be below {len(published.records())}, got {proposal['value']}")
+        return int(proposal["value"])
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.set_trait("table", _columns())
+
+    @property
+    def shown(self) -> list[Record]:
+        """The records drawn; in the view of gains their pairs are."""
+        inside = published.select(dataset=self.dataset, epochs=self.epochs)
+        known = {r.cell for r in inside if r.source == RECOVERED} if self.recovered else set()
+        shown = []
+        for r in inside:
+            if r.source == RECOVERED:
+                wanted = OBADAGE in self.sources and r.cell in known
+            else:
+                wanted = r.source in self.sources and not (r.source == OBADAGE and r.cell in known)
+            if wanted and (r.kind == "test" or not self.only_test):
+                shown.append(r)
+        return shown
+
+    @property
+    def summary(self) -> list[Summary]:
+        """ND beside BN in each source that is shown."""
+        gains: dict[str, list[float]] = {}
+        for bn, nd in published.pairs(self.shown):
+            gains.setdefault(bn.source, []).append(nd.accuracy - bn.accuracy)
+        return [
+            Summary(source, len(found), sum(gain > 0 for gain in found), statistics.mean(found))
+            for source, found in gains.items()
+        ]
+
+    def describe(self) -> str:
+        said = [
+            f"in {ahead} of {total} architectures in {NAMES[source]}, by {gain:.1f} points on average"
+            for source, total, ahead, gain in self.summary
+        ]
+        trained = list(dict.fromkeys(NAMES[r.source] for r in self.shown if r.kind == "train"))
+        also = f" The values of {', '.join(trained)} are training accuracies and crossed out." if trained else ""
+        ahead = f"Network deconvolution is ahead {'; '.join(said)}." if said else "Nothing is shown."
+        return f"Accuracies on {self.dataset} after {_after(self.epochs)}, one row an architecture. {ahead}{also}"
+
+    def still(self) -> Figure:
+        rows = published.architectures()
+        lanes = [source for source in SOURCES if any(r.source == source for r in self.shown)]
+        looks = {PAPER: ("o", "none"), SBANDATI: ("D", "left"), OBADAGE: ("s", "full"), RECOVERED: ("^", "full")}
+        fig, ax = plt.subplots(figsize=(plotting.WIDTH, 5.6))
+        for bn, nd in published.pairs(self.shown):
+            lane = lanes.index(bn.source) - (len(lanes) - 1) / 2
+            y = rows.index(bn.architecture) + 0.24 * lane
+            marker, fill = looks[bn.source]
+            line = ":" if bn.suspicious or nd.suspicious else "-"
+            ax.plot([bn.accuracy, nd.accuracy], [y, y], line, color="#BBBBBB", linewidth=1.2, zorder=1)
+            for r, method in ((bn, "bn"), (nd, "nd")):
+                ax.plot(r.accuracy, y, marker, markersize=6, **_look(fill, plotting.COLORS[method]))
+                if r.suspicious:
+                    ax.plot(r.accuracy, y, "x", color=plotting.INK, markersize=6, markeredgewidth=1)
+        for source in lanes:
+            marker, fill = looks[source]
+            ax.plot([], [], marker, label=NAMES[source], **_look(fill, plotting.COLORS["none"]))
+        for method in ("bn", "nd"):
+            ax.plot([], [], color=plotting.COLORS[method], linewidth=4, label=method.upper())
+        if any(r.suspicious for r in self.shown):
+            ax.plot([], [], "x", color=plotting.INK, label="no test accuracy")
+        ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel=f"accuracy (%), {self.dataset}, {_after(self.epochs)}")
+        ax.invert_yaxis()
+        ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=3, fontsize=9)
+        plt.close(fig)
+        return fig
+
+
+def _look(fill: str, color: str) -> dict[str, Any]:
+    light = {"markerfacecolor": f"{color}55"} if fill == "full" else {}
+    return {"color": color, "fillstyle": fill, **light}
+
+
+def _after(epochs: int) -> str:
+    return f"{epochs} epoch{'s' * (epochs > 1)}"

@@ -1,0 +1,174 @@
+import pytest
+from mounts import readout, set_traits, settled, wait
+
+from ndlib import published
+from ndlib.published import OBADAGE, PAPER, RECOVERED, SBANDATI
+from ndlib.widgets import EvidenceExplorer
+
+RECORDS = published.records()
+
+
+def place(**conditions):
+    """Index of the one record of these conditions."""
+    (record,) = published.select(**conditions)
+    return RECORDS.index(record)
+
+
+def drawn(page):
+    settled(page)
+    return page.locator(".nd-evidence-explorer").evaluate("w => w.points")
+
+
+def about(page):
+    settled(page)
+    return page.locator(".nd-about").inner_text()
+
+
+def test_evidence_draws_the_records(started):
+    page = started("evidence-explorer").page
+    python = EvidenceExplorer()
+    for traits in (
+        {},
+        {"dataset": "CIFAR-10", "epochs": 100},
+        {"only_test": True},
+        {"dataset": "CIFAR-100", "epochs": 20, "recovered": True},
+        {"sources": [OBADAGE, PAPER], "epochs": 1, "only_test": False},
+        {"view": "gain"},
+        {"sources": []},
+    ):
+        set_traits(page, "evidence-explorer", **traits)
+        for trait, value in traits.items():
+            setattr(python, trait, value)
+        points = drawn(page)
+        if python.view == "accuracy":
+            assert [RECORDS[p["index"]] for p in points] == python.shown
+            wanted = [r.accuracy for r in python.shown]
+        else:
+            pairs = published.pairs(python.shown)
+            assert [(RECORDS[p["partner"]], RECORDS[p["index"]]) for p in points] == pairs
+            wanted = [nd.accuracy - bn.accuracy for bn, nd in pairs]
+        assert [p["value"] for p in points] == pytest.approx(wanted, abs=1e-9)
+        assert [p["suspicious"] for p in points] == [RECORDS[p["index"]].suspicious for p in points]
+        assert page.locator(".nd-dots g").count() == len(points)
+        assert page.locator(".nd-dots .nd-cross").count() == sum(p["suspicious"] for p in points)
+        # Equal steps of the value are equal steps on the page, within the picture.
+        if points:
+            least, most = min(points, key=lambda p: p["value"]), max(points, key=lambda p: p["value"])
+            slope = (most["left"] - least["left"]) / (most["value"] - least["value"])
+            for p in points:
+                assert p["left"] == pytest.approx(least["left"] + slope * (p["value"] - least["value"]), abs=0.01)
+            assert slope > 0 and least["left"] > 100
+        for source, total, ahead, gain in python.summary:
+            names = {PAPER: "paper", SBANDATI: "2021 reproduction", OBADAGE: "the 2024", RECOVERED: "logs of the 2024"}
+            by = f"by {gain:.1f} points on average"
+            assert f"in {ahead} of {total} architectures in" in readout(page)
+            assert names[source] in readout(page) and by in readout(page)
+    assert "Nothing is left to show" in readout(page)
+
+
+def test_evidence_explains_what_is_picked(started):
+    page = started("evidence-explorer").page
+    assert "VGG-16, the 2024 reproduction: ND 88.43 %" in about(page) and "test 71.98" in about(page)
+    for words, conditions in {
+        "value and time of ResNext-29 BN, run 3": ("CIFAR-100", 20, "ResNet-18", "ND"),
+        "not the mean of the three runs, 94.80": ("CIFAR-10", 100, "MobileNet v2", "BN"),
+        "Test accuracy: all 60 unrounded values": ("CIFAR-10", 1, "VGG-16", "BN"),
+    }.items():
+        dataset, epochs, architecture, method = conditions
+        cell = {"dataset": dataset, "epochs": epochs, "architecture": architecture, "method": method}
+        picked = place(source=OBADAGE, **cell)
+        set_traits(page, "evidence-explorer", dataset=dataset, epochs=epochs, picked=picked)
+        assert words in about(page) and "table1_rep_obadage2024_averages.csv" in about(page)
+        assert page.locator(".nd-ring").count() == 1
+    set_traits(page, "evidence-explorer", view="gain")
+    (bn, nd), *_ = published.pairs(published.select(source=OBADAGE, dataset="CIFAR-10", epochs=1))
+    assert f"+{nd.accuracy - bn.accuracy:.2f} points" in about(page) and page.locator(".nd-ring").count() == 1
+    set_traits(page, "evidence-explorer", epochs=20)  # where the picked one is not
+    assert "Point at a dot" in about(page) and page.locator(".nd-ring").count() == 0
+
+
+def test_evidence_presets_and_controls(started):
+    page = started("evidence-explorer").page
+    first = readout(page), about(page)
+    for name, words in (
+        ("Only test accuracies", "Left out: the values of the 2024 reproduction (training accuracies)"),
+        ("As published", "by 11.3 points on average (training accuracies)"),
+        ("CIFAR-100 after 20 epochs, corrected", "10 of 10 architectures in the logs of the 2024 reproduction, by 7.0"),
+        ("Where ND loses", "in 7 of 10 architectures in the 2024 reproduction"),
+    ):
+        page.get_by_role("button", name=name).click()
+        assert words in readout(page)
+    page.get_by_label("CIFAR-10", exact=True).check(force=True)
+    page.get_by_label("1", exact=True).check(force=True)
+    assert page.get_by_label("test means from the logs").is_disabled()
+    page.get_by_label("only test accuracies").check()
+    assert "the 2021 reproduction (it does not say what they are)" in readout(page)
+    page.get_by_label("paper", exact=True).uncheck()
+    assert "paper" not in readout(page)
+    assert {RECORDS[p["index"]].source for p in drawn(page)} == {OBADAGE}
+    page.get_by_role("button", name="Reset").click()
+    assert (readout(page), about(page)) == first
+    assert page.get_by_label("paper", exact=True).is_checked()
+
+
+def test_evidence_by_keyboard(started):
+    page = started("evidence-explorer").page
+    dots = page.locator(".nd-dots")
+    assert page.locator(".nd-picture [tabindex]").count() == 1  # not one for each dot
+    dots.focus()
+    for key, words in (
+        ("Home", "VGG-16, the 2021 reproduction: BN 60.40 %"),  # the leftmost dot of the first row
+        ("ArrowRight", "VGG-16, the paper: BN 63.22 %"),
+        ("ArrowDown", "ResNet-18, the paper: BN 72.67 %"),
+        ("ArrowUp", "VGG-16, the paper: BN 63.22 %"),
+        ("ArrowLeft", "VGG-16, the 2021 reproduction: BN 60.40 %"),
+        ("ArrowLeft", "VGG-16, the 2021 reproduction: BN 60.40 %"),
+        ("ArrowDown", "DenseNet-121, the 2021 reproduction: BN 75.53 %"),
+        ("End", "EfficientNet, the 2024 reproduction: ND 66.83 %"),
+    ):
+        page.keyboard.press(key)
+        assert words in about(page)
+    page.get_by_label("gain ND − BN").focus()  # noqa: RUF001
+    page.keyboard.press("Space")
+    dots.focus()
+    assert "EfficientNet, the 2024 reproduction: +4.69 points" in about(page)
+    page.keyboard.press("ArrowUp")
+    assert "SENet-18, the 2024 reproduction: +6.25 points" in about(page)
+    page.get_by_label("only test accuracies").focus()
+    page.keyboard.press("Space")
+    assert "Left out" in readout(page)
+
+
+def spot(page, index):
+    (point,) = [p for p in drawn(page) if p["index"] == index]
+    box = page.locator(".nd-dots > svg").bounding_box()
+    return box["x"] + point["left"], box["y"] + point["top"]
+
+
+def test_evidence_by_mouse(started):
+    page = started("evidence-explorer").page
+    page.locator(".nd-dots").scroll_into_view_if_needed()
+    cell = {"dataset": "CIFAR-100", "epochs": 20, "architecture": "PNASNetA"}
+    page.mouse.move(*spot(page, place(source=OBADAGE, method="BN", **cell)))
+    assert "PNASNetA, the 2024 reproduction: BN 35.67 %" in about(page)
+    page.mouse.move(*spot(page, place(source=PAPER, method="ND", **cell)))
+    assert "PNASNetA, the paper: ND 55.65 %" in about(page)
+    x, y = spot(page, place(source=PAPER, method="ND", **cell))
+    page.mouse.move(x + 120, y)  # far from every dot
+    assert "PNASNetA, the paper: ND 55.65 %" in about(page)
+
+
+def test_evidence_by_touch(browser, own):
+    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(f"{own}/evidence-explorer.html")
+    wait(page, "evidence-explorer")
+    page.locator(".nd-dots").scroll_into_view_if_needed()
+    index = place(dataset="CIFAR-100", epochs=20, source=OBADAGE, architecture="Preact-18", method="ND")
+    (point,) = [p for p in drawn(page) if p["index"] == index]
+    page.locator(".nd-dots > svg").tap(position={"x": point["left"] + 10, "y": point["top"] + 4})
+    assert "Preact-18, the 2024 reproduction: ND 94.71 %" in about(page)
+    assert all(0 < p["left"] < 330 for p in drawn(page))
+    page.get_by_role("button", name="Where ND loses").tap()
+    assert "7 of 10" in readout(page)
+    context.close()

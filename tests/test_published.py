@@ -1,0 +1,172 @@
+"""The rules on the published numbers find what is known of them, and nothing else."""
+
+import csv
+import statistics
+from collections import Counter
+
+import pytest
+
+from ndlib import data, published
+from ndlib.published import OBADAGE, PAPER, RECOVERED, SBANDATI
+
+RECORDS = published.records()
+
+
+def attempts(rule, **conditions):
+    """The runs that carry a mark: (record, attempt)."""
+    found = published.select(source=OBADAGE, **conditions)
+    return [(r, a) for r in found for a in r.attempts if any(mark.rule == rule for mark in a.marks)]
+
+
+def rows(file):
+    with data.path(f"published/{file}").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_cell_is_there_with_the_value_of_the_file():
+    assert Counter(r.source for r in RECORDS) == {PAPER: 120, SBANDATI: 36, OBADAGE: 120, RECOVERED: 20}
+    assert len(published.architectures()) == 10 and published.architectures()[0] == "VGG-16"
+    for source, file, column in (
+        (PAPER, "table1_original_ye2020.csv", "accuracy_percent"),
+        (SBANDATI, "table1_rep_sbandati2021.csv", "accuracy_percent"),
+        (OBADAGE, "table1_rep_obadage2024_averages.csv", "reported_average_accuracy_percent"),
+    ):
+        for row in rows(file):
+            key = {k: row[k] for k in ("dataset", "architecture", "method")}
+            (record,) = published.select(source=source, epochs=int(row["epochs"]), **key)
+            assert record.accuracy == float(row[column]) and record.file == file
+    runs = {(*r.cell, a.number): a for r in published.select(source=OBADAGE) for a in r.attempts}
+    raw = rows("table1_rep_obadage2024_raw.csv")
+    assert len(runs) == len(raw) == 360
+    for row in raw:
+        a = runs[row["dataset"], row["architecture"], int(row["epochs"]), row["method"], int(row["attempt"])]
+        assert (a.accuracy, a.train_seconds) == (float(row["reported_accuracy_percent"]), float(row["train_seconds"]))
+    for row in rows("table89_train_seconds_obadage2024.csv"):
+        key = {k: row[k] for k in ("dataset", "architecture", "method")}
+        (record,) = published.select(source=OBADAGE, epochs=int(row["epochs"]), **key)
+        assert record.seconds == float(row["published_mean_train_seconds"])
+
+
+def test_the_logs_know_the_twenty_epoch_values():
+    assert len(attempts("equals-test", dataset="CIFAR-10")) == len(attempts("equals-test")) == 60
+    assert len(attempts("equals-train", dataset="CIFAR-100")) == len(attempts("equals-train")) == 56
+    slipped = {(r.architecture, r.method, a.number): a.marks for r, a in attempts("another-run")}
+    owners = {
+        ("ResNet-18", "BN", 3): "ResNet-18 ND, run 3",
+        ("ResNet-18", "ND", 3): "ResNext-29 BN, run 3",
+        ("EfficientNet", "BN", 1): "EfficientNet BN, run 2",
+        ("EfficientNet", "BN", 2): "EfficientNet BN, run 3",
+    }
+    assert slipped.keys() == owners.keys()
+    for run, marks in slipped.items():
+        (reason,) = [mark.reason for mark in marks if mark.rule == "another-run"]
+        assert owners[run] in reason
+    assert (
+        "test 71.98"
+        in published.select(source=OBADAGE, dataset="CIFAR-100", epochs=20, architecture="VGG-16", method="ND")[
+            0
+        ].explain()
+    )
+
+
+def test_values_that_cannot_be_test_accuracies():
+    found = Counter((r.dataset, r.epochs) for r, _ in attempts("impossible"))
+    assert found == {("CIFAR-10", 100): 48, ("CIFAR-100", 1): 46, ("CIFAR-100", 20): 49, ("CIFAR-100", 100): 46}
+    assert found.total() == 189
+    # By whole numbers, without the module's arithmetic.
+    thousandths = [
+        round(1000 * float(row["first_version_accuracy_percent"]))
+        for row in rows("table1_rep_obadage2024_raw.csv")
+        if row["first_version_accuracy_percent"]
+    ]
+    assert len(thousandths) == 358 and sum(value % 10 != 0 for value in thousandths) == 189
+    assert all(value % 2 == 0 for value in thousandths)
+    in_block = Counter((r.dataset, r.epochs) for r, _ in attempts("block"))
+    assert in_block == dict.fromkeys(found, 60) and in_block.total() == 240
+
+
+def test_averages_copies_and_times():
+    wrong = {r.cell: r for r in RECORDS if any(mark.rule == "average" for mark in r.marks)}
+    names = ("ResNet-18", "Preact-18", "MobileNet v2", "PNASNetA", "EfficientNet")
+    assert wrong.keys() == {("CIFAR-10", name, 100, "BN") for name in names}
+    mobile = wrong["CIFAR-10", "MobileNet v2", 100, "BN"]
+    assert "96.34, is not the mean of the three runs, 94.80" in mobile.explain()
+    for record in wrong.values():  # one slip of the formula explains them all
+        assert "run 2 of ND in the place of run 3" in record.explain()
+        nd = published.select(source=OBADAGE, dataset="CIFAR-10", epochs=100, architecture=record.architecture)[1]
+        mixed = [*record.attempts[:2], nd.attempts[1]]
+        assert record.accuracy == pytest.approx(statistics.mean(a.accuracy for a in mixed), abs=0.01)
+    ((copied, run),) = attempts("copy")
+    assert (*copied.cell, run.number) == ("CIFAR-100", "ResNet-18", 20, "ND", 3)
+    assert "ResNext-29 BN, run 3" in copied.explain() and run.accuracy == 84.48 and run.train_seconds == 909.25
+    ((record, run),) = attempts("time")
+    assert (*record.cell, run.number, run.train_seconds) == ("CIFAR-100", "EfficientNet", 20, "BN", 3, 63.504)
+    assert sum(any(mark.rule == "seconds" for mark in r.marks) for r in RECORDS) == 19
+
+
+def test_kinds_of_the_sources():
+    blocks = {(r.source, r.dataset, r.epochs): r.kind for r in RECORDS}
+    assert all(blocks[r.source, r.dataset, r.epochs] == r.kind for r in RECORDS)
+    obadage = {block[1:]: kind for block, kind in blocks.items() if block[0] == OBADAGE}
+    test = {("CIFAR-10", 1), ("CIFAR-10", 20)}
+    assert obadage == {block: "test" if block in test else "train" for block in obadage} and len(obadage) == 6
+    assert {kind for block, kind in blocks.items() if block[0] in (PAPER, RECOVERED)} == {"test"}
+    for (source, _, epochs), kind in blocks.items():
+        if source == SBANDATI:
+            assert kind == ("not stated" if epochs == 1 else "test")
+    assert {r.source for r in RECORDS if r.suspicious} == {OBADAGE}
+    assert Counter((r.dataset, r.epochs) for r in RECORDS if r.suspicious) == dict.fromkeys(set(obadage) - test, 20)
+
+
+def test_recovered_test_means():
+    means = {(r.architecture, r.method): round(r.accuracy, 1) for r in published.select(source=RECOVERED)}
+    assert {r.cell[::2] for r in published.select(source=RECOVERED)} == {("CIFAR-100", 20)}
+    wanted = {"VGG-16": (61.2, 71.7), "ResNet-18": (57.4, 59.7), "DPN-92": (65.7, 75.3), "EfficientNet": (55.0, 61.4)}
+    for architecture, pair in wanted.items():
+        assert (means[architecture, "BN"], means[architecture, "ND"]) == pair
+    paper = {(*r.cell,): r.accuracy for r in published.select(source=PAPER)}
+    off = {r.architecture: r.accuracy - paper[r.cell] for r in published.select(source=RECOVERED, method="ND")}
+    assert sum(abs(value) <= 0.9 for value in off.values()) == 8
+    assert off["EfficientNet"] == pytest.approx(3.8, abs=0.05) and off["ResNet-18"] == pytest.approx(-16.9, abs=0.05)
+
+
+def test_records_are_selected_and_paired():
+    (bn, nd), *_ = published.pairs(published.select(source=PAPER, dataset="CIFAR-10", epochs=1))
+    assert (bn.architecture, bn.method, nd.method) == ("VGG-16", "BN", "ND")
+    assert nd.accuracy - bn.accuracy == pytest.approx(60.06)
+    assert len(published.pairs(RECORDS)) == len(RECORDS) / 2
+    assert published.pairs(published.select(method="ND")) == []
+    assert published.select(source="nobody") == []
+    with pytest.raises(AttributeError):
+        published.select(colour="blue")
+
+
+def made_up(values, unrounded=None, logs=None):
+    """Two cells of three runs with these values, run through the rules."""
+    rows = {}
+    for i, value in enumerate(values):
+        run = ("CIFAR-10", "A" if i < 3 else "B", 20, "BN", i % 3 + 1)
+        exact = "" if unrounded is None else str(unrounded[i])
+        rows[run] = {"reported_accuracy_percent": str(value), "first_version_accuracy_percent": exact}
+        rows[run]["train_seconds"] = "5" if value == 80 else str(10 + i)
+    logs = {run: {"train": (t, 1.0), "test": (e, 1.0)} for run, (t, e) in zip(rows, logs or [], strict=False)}
+    return rows, logs
+
+
+def test_rules_on_made_up_runs():
+    rows, logs = made_up([80, 81, 82, 80, 84, 85])
+    copies = {run[1:]: mark.reason for run, mark in published._copies(rows, logs)}
+    assert copies.keys() == {("A", 20, "BN", 1), ("B", 20, "BN", 1)}  # nothing tells which is the copy
+    _, logs = made_up([80] * 6, logs=[(99, 80)] + [(99, 70)] * 5)
+    assert [run[1] for run, _ in published._copies(rows, logs)] == ["B"]
+    _, logs = made_up([80] * 6, logs=[(99, 80), (99, 70), (99, 70)] * 2)
+    assert {run[4] for run, _ in published._copies(rows | dict.fromkeys(rows, rows[next(iter(rows))]), logs)} == {2, 3}
+    rows, _ = made_up([80] * 6, unrounded=[80.002, 80.01, 80, 80.04, 80.29, 80.57])
+    assert len([*published._impossible(rows)]) == 1
+    assert published._kind_of_block(("CIFAR-10", 20), rows, {run: [] for run in rows})[0] == "test"
+    marks = {run: [published.Mark("impossible", "")] * (i < 3) for i, run in enumerate(rows)}
+    assert published._kind_of_block(("CIFAR-10", 20), rows, marks)[0] == "not stated"  # three of six
+    marks = {run: [published.Mark("impossible", "")] * (i < 4) for i, run in enumerate(rows)}
+    assert published._kind_of_block(("CIFAR-10", 20), rows, marks)[0] == "train"
+    rows, _ = made_up([80] * 6)
+    assert published._kind_of_block(("CIFAR-10", 20), rows, {})[0] == "not stated"
