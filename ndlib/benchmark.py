@@ -230,7 +230,7 @@ def official(model: nn.Module, checkout: Path) -> nn.Module:
     """The model with the authors' own layers in place of ours, with our weights in them.
 
     Args:
-        checkout: folder with a copy of their repository, github.com/yechengxi/deconvolution.
+        checkout: folder with a copy of their repository, ``deconvolution`` of ``yechengxi`` on GitHub.
 
     Raises:
         ValueError: there is no ``models/deconv.py`` in it.
@@ -306,7 +306,7 @@ def networks(arch: str, checkout: Path | None = None) -> dict[str, nn.Module]:
 def steps(
     arch: str, *, batch_size: int = 128, rounds: int = 5, device: str = "cpu", checkout: Path | None = None
 ) -> Record:
-    """Time and memory of a training step on 32 x 32 pictures, for all that :func:`networks` gives."""
+    """Time and memory of a training step on 32 x 32 pictures, for all that ``networks`` gives."""
     torch.manual_seed(0)
     x, labels = torch.randn(batch_size, 3, 32, 32, device=device), torch.randint(10, (batch_size,), device=device)
     compared = {name: model.to(device) for name, model in networks(arch, checkout).items()}
@@ -429,6 +429,20 @@ def run(
             with file.open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
             yield table(record)
+
+
+def latest(file: Path, what: str, arch: str) -> Record:
+    """The last record of its kind in a file that ``run`` wrote: ``latest(file, "step", "vgg16")``.
+
+    Raises:
+        LookupError: there is none.
+    """
+    wanted = {"what": what, "arch": arch}
+    for line in reversed(file.read_text().splitlines()):
+        record: Record = json.loads(line)
+        if wanted.items() <= record.items():
+            return record
+    raise LookupError(f"{file} has no measurement of {what!r} of {arch}; python -m ndlib bench {arch} makes one")
 
 
 def table(record: Record) -> str:

@@ -19,6 +19,7 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 import torch
@@ -108,6 +109,11 @@ def parse_option(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """Nothing in half precision; the meta device, on which shapes are found out, has no autocast."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def block_size_for(features: int, block_size: int) -> int:
@@ -319,7 +325,7 @@ class Deconvolution(nn.Module):
 
     def folded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of the plain layer that does the same to this input; autocast is left to that layer."""
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x):
             mean, root = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.whitening(x))
             new_weight, new_bias = fold_weights(
                 weight.to(root.dtype), bias, mean, root, n_blocks=self.n_blocks, grouping=self.options["grouping"]
@@ -607,7 +613,7 @@ class ChannelDeconv(Deconvolution):
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ValueError(f"input must have shape (N, {self.num_features}, ...), got {tuple(x.shape)}")
         measured = self._begin_step(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x):
             mean, root = self.batch_whitening(x) if measured else self.running_whitening()
             channels = x.movedim(1, 0).to(torch.promote_types(x.dtype, root.dtype))
             first, rest = channels.split([len(channels) - self.rest, self.rest])

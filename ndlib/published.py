@@ -85,7 +85,7 @@ class Record:
 
     @property
     def cell(self) -> tuple[str, str, int, str]:
-        """Data set, architecture, epochs and method: what the sources share."""
+        """What the sources share, which is data set, architecture, epochs and method."""
         return self.dataset, self.architecture, self.epochs, self.method
 
     @property

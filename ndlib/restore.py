@@ -146,7 +146,8 @@ def spectral_exponent(frequency: Tensor, power: Tensor, low: float, high: float)
             units of ``frequency``.
 
     Returns:
-        Shape (...), without unit: 2 for the 1/f amplitude spectrum of natural scenes, 0 for white noise.
+        The exponent, shape (...), without unit. It is 2 for the 1/f amplitude spectrum of natural scenes, 0 for white
+        noise.
     """
     picked = (frequency >= low) & (frequency <= high)
     if picked.sum() < 2:

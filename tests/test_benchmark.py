@@ -135,6 +135,9 @@ def test_a_benchmark_is_written_down_and_printed(tmp_path):
         assert record["command"] == "c" and record["device"].startswith("cpu")
         assert text.startswith(record["what"])
     assert "times BN" in printed[0]
+    assert benchmark.latest(file, "stages", "vgg-small") == records[1]
+    with pytest.raises(LookupError, match="python -m ndlib bench vgg16 makes one"):
+        benchmark.latest(file, "step", "vgg16")
 
 
 def test_a_folded_network_is_the_plain_one():
