@@ -1,9 +1,11 @@
-"""Links between the pages lead somewhere."""
+"""Links between the pages lead somewhere, and no markup is left over."""
 
+import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
 from contents import HTML, PAGES
 
 
@@ -36,3 +38,13 @@ def test_local_links(name):
         assert goal.exists(), target
         if parts.fragment and goal.suffix == ".html":
             assert unquote(parts.fragment) in parsed(goal).ids, target
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_markup_is_left_in_what_cells_print(name):
+    """Outputs are plain Markdown: a formula or a role of MyST in them would stand on the page as it was typed."""
+    page = BeautifulSoup((HTML / f"{name}.html").read_text(), "html.parser")
+    for output in page.select(".cell_output"):
+        for part in output.select("pre, code, svg, script, style, .math"):
+            part.decompose()
+        assert re.findall(r"\$[^$\n]{1,60}\$|\{\w+\}`?|/[\w/]+\.py", output.get_text()) == []
