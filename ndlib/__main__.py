@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--official", type=Path, metavar="PATH", help="a checkout of the authors' repository, compared too"
     )
-    bench.add_argument(
-        "--out", type=Path, default=Path("data/results/benchmark.jsonl"), help="JSON lines file to add to"
-    )
+    bench.add_argument("--out", type=Path, default=Path("data/benchmark.jsonl"), help="JSON lines file to add to")
 
     statistics = commands.add_parser(
         "statistics",

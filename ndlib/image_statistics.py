@@ -51,41 +51,42 @@ def picture_statistics(picture: Tensor) -> Statistics:
     wraps around).
 
     Args:
-        picture: shape (C, H, W) or (H, W), any floating or integer type; sides of 15 pixels or more.
+        picture: shape (C, H, W) or (H, W), any floating or integer type; sides of 15 pixels or more. The sums are taken
+            on its device and returned on the CPU.
 
     Raises:
         ValueError: another shape, a side below 15 pixels, or values that are not finite.
     """
-    from scipy import fft
+    from scipy.fft import next_fast_len
 
-    x = checked_picture(picture, SIDE).numpy()
+    x = checked_picture(picture, SIDE)
     height, width = x.shape[1:]
-    mean = x.mean((1, 2), keepdims=True)
-    if not np.isfinite(mean).all():
+    mean = x.mean((1, 2), keepdim=True)
+    if not mean.isfinite().all():
         raise ValueError("the picture has values that are NaN or infinite")
     x = x - mean  # the transform rounds in proportion to what it transforms: the mean is put back afterwards
-    shape = [fft.next_fast_len(side + LAG, real=True) for side in (height, width)]
-    spectra = fft.fft(fft.rfft(x, shape[1], axis=2), shape[0], axis=1)
-    lags = np.arange(-LAG, LAG + 1)
+    shape = [next_fast_len(side + LAG, real=True) for side in (height, width)]
+    spectra = torch.fft.fft(torch.fft.rfft(x, shape[1], dim=2), shape[0], dim=1)
+    lags = torch.arange(-LAG, LAG + 1, device=x.device)
 
-    def correlation(first: NDArray[np.complex128], second: NDArray[np.complex128]) -> NDArray[np.float64]:
+    def correlation(first: Tensor, second: Tensor) -> Tensor:
         # Back along one axis, on along the other with the rows of lags that are wanted.
-        rows = fft.ifft(first.conj() * second, axis=0, overwrite_x=True)[:SIDE]
-        return fft.irfft(rows, shape[1], axis=1)[:, lags]
+        rows = torch.fft.ifft(first.conj() * second, dim=0)[:SIDE]
+        return torch.fft.irfft(rows, shape[1], dim=1)[:, lags]
 
-    own = _whole(torch.from_numpy(np.stack([[correlation(a, b) for b in spectra] for a in spectra])))
-    integral = np.zeros((len(x), height + 1, width + 1))
-    x.cumsum(1).cumsum(2, out=integral[:, 1:, 1:])
-    (top, bottom), (left, right) = ((np.maximum(0, -lags), side - np.maximum(0, lags)) for side in (height, width))
-    sums = torch.from_numpy(
+    own = _whole(torch.stack([torch.stack([correlation(a, b) for b in spectra]) for a in spectra]).cpu())
+    integral = x.new_zeros(len(x), height + 1, width + 1)
+    integral[:, 1:, 1:] = x.cumsum(1).cumsum(2)
+    (top, bottom), (left, right) = (((-lags).clamp(min=0), side - lags.clamp(min=0)) for side in (height, width))
+    sums = (
         integral[:, bottom[:, None], right]
         - integral[:, top[:, None], right]
         - integral[:, bottom[:, None], left]
         + integral[:, top[:, None], left]
-    )
+    ).cpu()
     extent = torch.tensor([1, height, width, height * width], dtype=torch.float64)
     centred = Statistics(extent, sums, own, own)
-    return centred.shifted(torch.from_numpy(mean[:, 0, 0]))
+    return centred.shifted(mean[:, 0, 0].cpu())
 
 
 def checked_picture(picture: Tensor, smallest: int) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 import ndlib
 from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
+from ndlib.image_statistics import picture_statistics
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 
@@ -80,3 +81,12 @@ def test_autocast_on_cuda_keeps_statistics_in_single_precision():
         y = layer(x)
     assert y.dtype is torch.bfloat16
     assert layer.running_deconv.dtype is torch.float32
+
+
+@needs_cuda
+def test_picture_statistics_on_cuda_are_those_of_the_cpu():
+    picture = torch.rand(3, 60, 75, dtype=torch.float64)
+    here, there = (picture_statistics(picture.to(device)) for device in ("cpu", "cuda"))
+    assert there.products.device.type == "cpu"
+    torch.testing.assert_close(there.products, here.products)
+    torch.testing.assert_close(there.sums, here.sums)

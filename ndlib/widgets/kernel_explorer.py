@@ -164,21 +164,22 @@ def _imagenet() -> Statistics:
 
 
 def _prefixes(images: str | Path | Tensor) -> Statistics:
-    """Statistics of the first so many of these images, a first dimension for the numbers."""
+    """Statistics of the first so many of these images, a first dimension for the numbers; on a GPU if there is one."""
     if isinstance(images, Tensor):
         if images.dim() != 4 or images.shape[1] not in (1, 3) or not len(images):
             raise ValueError(f"images must have shape (N, C, H, W) with 1 or 3 channels, got {tuple(images.shape)}")
-        number, pictures = len(images), iter(images.detach().cpu())
+        number, pictures = len(images), iter(images.detach())
     else:
         folder = Path(images).expanduser()
         names = pictures_in(folder)
         if not names:
             raise ValueError(f"there are no pictures below {folder}")
         number, pictures = len(names), _read(folder, names)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     counts = prefix_counts(number, min(number, STOPS))
     total, kept = None, []
     for n, picture in enumerate(pictures, 1):
-        statistics = picture_statistics(picture)
+        statistics = picture_statistics(picture.to(device))
         total = statistics if total is None else total + statistics
         if n in counts:
             kept.append(total)
