@@ -1,6 +1,7 @@
 """Links between the pages lead somewhere, and no markup is left over."""
 
 import re
+from functools import cache
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ class Links(HTMLParser):
         self.targets += [attributes[k] for k in ("href", "src") if attributes.get(k)]
 
 
+@cache
 def parsed(file):
     links = Links()
     links.feed(file.read_text())
