@@ -1,26 +1,38 @@
-"""The command line: ``python -m ndlib`` followed by ``train``, ``bench`` or ``statistics``."""
+"""The command line: ``python -m ndlib`` followed by ``train``, ``sweep``, ``models``, ``bench``,
+``statistics`` or ``audit``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import ledger
+from . import ledger, runs
 from .data import DatasetError
 from .layers import parse_option
 from .models import ARCHITECTURES, save
-from .models.blocks import METHODS
-from .training import run
+from .models.blocks import METHODS, VARIANTS
+from .training import AUGMENTATIONS, LOSSES, PRECISIONS
+
+BENCHED = ("vgg-small", "vgg16", "resnet18")
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = vars(_parser().parse_args(arguments))
-    command = {"train": _train, "bench": _bench, "statistics": _statistics}[chosen.pop("command")]
+    command = {
+        "train": _train,
+        "sweep": _sweep,
+        "models": _models,
+        "bench": _bench,
+        "statistics": _statistics,
+        "audit": _audit,
+    }[chosen.pop("command")]
     try:
         for lines in command(chosen, arguments):
             print(lines, flush=True)
@@ -48,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--arch", choices=ARCHITECTURES, default="vgg-small", help="the network")
     train.add_argument("--method", choices=METHODS, required=True, help="normalisation of each layer")
     train.add_argument("--width", type=float, default=1.0, help="factor on the hidden channels")
+    train.add_argument("--variant", choices=VARIANTS, default="paper", help="where deconvolution stands")
     train.add_argument(
         "--option",
         dest="options",
@@ -59,15 +72,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--train-images", type=int, help="the first so many in canonical order (default: all)")
     train.add_argument("--test-images", type=int, help="likewise (default: all)")
+    train.add_argument(
+        "--held-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="test on the N training images after those trained on, and leave the test images alone: for choices",
+    )
     train.add_argument("--epochs", type=int, default=20, help="one annealed run of this length")
     train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation")
     train.add_argument("--lr", type=float, default=0.1, help="first learning rate, falling to 0 along a cosine")
+    train.add_argument("--momentum", type=float, default=0.9, help="of SGD")
     train.add_argument("--weight-decay", type=float, default=1e-3, help="L2 penalty")
     train.add_argument("--batch-size", type=int, default=128, help="images a step")
-    train.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="random crop and flip")
+    train.add_argument("--augment", choices=AUGMENTATIONS, default="crop-flip", help="of the training images")
+    train.add_argument("--loss", choices=LOSSES, default="cross-entropy", help="what is made small")
+    train.add_argument("--precision", choices=PRECISIONS, default="float32", help="of all but the roots")
     train.add_argument("--device", default="cpu", help="cpu or cuda")
     train.add_argument("--ledger", type=Path, help="JSON lines file to add to (default: data/results/DATASET.jsonl)")
+    train.add_argument("--resume", action="store_true", help="go on where this run was interrupted, if it was")
     train.add_argument("--save-weights", type=Path, help="also write the trained network, half precision, .npz")
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="make all runs of a file that the ledger does not hold yet",
+        description="Make all runs that a TOML file describes and the ledger does not hold yet. Interrupted, the same "
+        "command goes on after the last epoch that was finished. The project's own sweeps are in data/sweeps.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    sweep.add_argument("file", type=Path, metavar="FILE.toml", help="the runs, see help(ndlib.runs)")
+    sweep.add_argument("--device", default="cpu", help="cpu or cuda")
+    sweep.add_argument("--ledger", type=Path, help="JSON lines file to add to (default: data/results/FILE.jsonl)")
+    sweep.add_argument("--list", action="store_true", help="show what is there and what is to be run, and stop")
+
+    models = commands.add_parser(
+        "models",
+        help="list the architectures: their size, what they cost and what is whitened",
+        description="List the architectures: parameters of each form beside the sizes that the paper gives, operations "
+        "on one picture and what deconvolution adds to them, and which convolutions are whitened.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    models.add_argument("archs", nargs="*", metavar="ARCH", help=f"of {', '.join(ARCHITECTURES)} (default: all)")
+    models.add_argument("--variant", choices=VARIANTS, default="paper", help="where deconvolution stands")
 
     bench = commands.add_parser(
         "bench",
@@ -76,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         "inference after folding: measured in turns in one process, ratios first; every result is added to a file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    bench.add_argument("archs", nargs="*", metavar="ARCH", help=f"of {', '.join(ARCHITECTURES)} (default: all)")
+    bench.add_argument("archs", nargs="*", metavar="ARCH", help=f"such as {' '.join(BENCHED)} (default: these)")
     bench.add_argument("--batch-size", type=int, default=128, help="images a step")
     bench.add_argument("--rounds", type=int, default=5, help="how often each is timed")
     bench.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -101,6 +147,18 @@ def _parser() -> argparse.ArgumentParser:
     statistics.add_argument(
         "--orders", type=int, default=0, help="also keep the sums of the first 1, 2, 3, ... pictures in random orders"
     )
+    audit = commands.add_parser(
+        "audit",
+        help="check tables of published results",
+        description="Checks on tables of results: is each value what its column says? The columns are described in "
+        "ndlib.audit. Exit status: 0 nothing found, 1 something found, 2 something could not be read.",
+    )
+    audit.add_argument("files", type=Path, nargs="+", metavar="FILE", help="tables of one study, .csv, or a ledger")
+    audit.add_argument("--original", type=Path, metavar="FILE.csv", help="the values that the study repeats")
+    audit.add_argument(
+        "--independent", type=Path, nargs="+", default=[], metavar="FILE.csv", help="values of other studies"
+    )
+    audit.add_argument("--json", dest="as_json", action="store_true", help="everything, as JSON")
     return parser
 
 
@@ -111,10 +169,16 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _models(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
+    from .models import summary
+
+    yield from summary.table(**chosen)
+
+
 def _bench(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     from . import benchmark
 
-    chosen["archs"] = chosen["archs"] or list(ARCHITECTURES)
+    chosen["archs"] = chosen["archs"] or list(BENCHED)
     if unknown := sorted(set(chosen["archs"]) - ARCHITECTURES.keys()):
         raise ValueError(f"unknown architecture {unknown[0]!r}; there are {', '.join(ARCHITECTURES)}")
     command = shlex.join(["python", "-m", "ndlib", *arguments])
@@ -122,19 +186,57 @@ def _bench(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
 
 
 def _train(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
-    weights, file = chosen.pop("save_weights"), chosen.pop("ledger")
-    chosen["options"] = dict(chosen["options"])
-    file = file or Path("data", "results", f"{chosen['dataset']}.jsonl")
-    model, record = run(**chosen, command=["python", "-m", "ndlib", *arguments])
-    ledger.append(file, record)
-    if weights:
-        save(model, weights, record)
-    yield (
-        f"{ledger.display_name(record['method'])}, {ledger.display_name(record['dataset'])}, "
-        f"{record['epochs']} epochs: "
-        f"test {record['test_last']:.2f} % (best {record['test_best']:.2f}), train {record['train_last']:.2f} %, "
-        f"{record['train_seconds']:.0f} s of training; added to {file}"
-    )
+    weights, file, device, resume = (chosen.pop(name) for name in ("save_weights", "ledger", "device", "resume"))
+    settings = runs.Settings(**chosen | {"options": dict(chosen["options"])})
+    file = file or Path("data", "results", f"{settings.dataset}.jsonl")
+    command = ["python", "-m", "ndlib", *(word for word in arguments if word != "--resume")]
+    with _processes(device) as (first, device):
+        checkpoint = runs.checkpoint_of(settings, file, resume=resume)
+        model, record = runs.run(settings, device=device, checkpoint=checkpoint, command=command)
+        if not first:
+            return
+        ledger.append(file, record)
+        if weights:
+            save(model, weights, record)
+        checkpoint.remove()
+        yield f"{runs.summary(record)}; added to {file}"
+
+
+def _sweep(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
+    file = chosen["ledger"] or Path("data", "results", f"{chosen['file'].stem}.jsonl")
+    wanted = runs.read_sweep(chosen["file"])
+    if chosen["list"]:
+        yield from runs.overview(wanted, file)
+        return
+    with _processes(chosen["device"]) as (first, device):
+        for line in runs.sweep(wanted, file, device=device, first=first):
+            if first:
+                yield line
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[tuple[bool, str]]:
+    """Join the other processes, if torchrun started several; whether this is the first, and its device."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield True, device
+        return
+    import torch.distributed as dist
+
+    cuda = device == "cuda"
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield dist.get_rank() == 0, f"cuda:{os.environ['LOCAL_RANK']}" if cuda else device
+    finally:
+        dist.destroy_process_group()
+
+
+def _audit(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
+    from . import audit
+
+    report, status = audit.run(**chosen)
+    yield report
+    if status:
+        raise SystemExit(status)
 
 
 def _statistics(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:

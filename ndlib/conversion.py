@@ -318,7 +318,7 @@ def _folded(module: Any) -> nn.Module:
     if isinstance(module, DeconvLinear):
         plain: Any = nn.Linear(module.in_features, module.out_features, **kind)
     else:
-        plain = PLAIN_OF[type(module)](
+        plain = next(plain for deconv, plain in PLAIN_OF.items() if isinstance(module, deconv))(
             module.in_channels,
             module.out_channels,
             module.kernel_size,

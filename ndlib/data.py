@@ -60,6 +60,20 @@ class Dataset:
             test_labels=self.test_labels[:test_images],
         )
 
+    def hold_out(self, train_images: int | None, held_out: int) -> Dataset:
+        """Training images in the place of the test images, for choices that must not be made on those.
+
+        The first ``train_images`` (None: as many as are left) to train on, the ``held_out`` that follow to test on.
+        """
+        have = len(self.train_images)
+        trained = have - held_out if train_images is None else train_images
+        if not (held_out >= 1 and 1 <= trained <= have - held_out):
+            raise ValueError(
+                f"{trained} training images and {held_out} held out are not among the {have} of {self.name}"
+            )
+        held = slice(trained, trained + held_out)
+        return replace(self.subset(trained), test_images=self.train_images[held], test_labels=self.train_labels[held])
+
     def sha256(self) -> str:
         """Checksum over training images, training labels, test images and test labels, in this order."""
         digest = hashlib.sha256()
@@ -90,7 +104,8 @@ def cache_folder() -> Path:
 
 
 def load(name: str) -> Dataset:
-    """A data set by name: ``photo-patches``, or one of ``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``.
+    """A data set by name: ``photo-patches``, or one of ``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``,
+    ``imagenette96`` (ten classes of ImageNet: the middle square of each picture, 96x96).
 
     ``photo-patches`` is made on the spot from photographs that scikit-image and scikit-learn ship, see
     :func:`photo_patches`. The others come from ``<cache_folder>/<name>.npz``, with the arrays
@@ -216,6 +231,20 @@ def _download_mnist(folder: str, fashion: bool) -> dict[str, NDArray[np.generic]
     return arrays
 
 
+def _download_imagenette(folder: str) -> dict[str, NDArray[np.generic]]:
+    from PIL import Image, ImageOps
+    from torchvision.datasets import Imagenette
+
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for split, part in (("train", "train"), ("test", "val")):
+        pictures = Imagenette(folder, split=part, size="160px", download=split == "train")
+        pairs = [(np.asarray(ImageOps.fit(p, (96, 96), Image.Resampling.BICUBIC)), label) for p, label in pictures]
+        arrays[f"{split}_images"] = np.stack([square for square, _ in pairs])
+        arrays[f"{split}_labels"] = np.array([label for _, label in pairs], np.int64)
+        arrays["classes"] = np.array([names[0] for names in pictures.classes])
+    return arrays
+
+
 _DOWNLOADS: dict[str, Callable[[str], dict[str, NDArray[np.generic]]]] = {
     "cifar10": lambda folder: _download_cifar(
         folder,
@@ -239,6 +268,7 @@ _DOWNLOADS: dict[str, Callable[[str], dict[str, NDArray[np.generic]]]] = {
     ),
     "mnist": lambda folder: _download_mnist(folder, fashion=False),
     "fashion-mnist": lambda folder: _download_mnist(folder, fashion=True),
+    "imagenette96": _download_imagenette,
 }
 
 

@@ -150,7 +150,7 @@ def _check_options(options: Options) -> None:
         raise ValueError(f"update_every must be at least 1, got {options['update_every']}")
     if options["freeze_after"] is not None and options["freeze_after"] < 1:
         raise ValueError(f"freeze_after must be None or at least 1, got {options['freeze_after']}")
-    inverse_sqrt(torch.eye(1), solver=options["solver"], n_iter=options["n_iter"], eps=options["eps"])
+    inverse_sqrt(torch.eye(1, device="cpu"), solver=options["solver"], n_iter=options["n_iter"], eps=options["eps"])
 
 
 class Deconvolution(nn.Module):

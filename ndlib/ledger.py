@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import statistics
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Record = dict[str, Any]
+VERSION = 2  # of the table that follows; version 1 had no "split"
 
 # What a line holds, in this order. Accuracies in percent, times in seconds, counts as integers.
 SCHEMA: dict[str, type | tuple[type, ...]] = {
-    "schema": int,  # version of this table, 1
+    "schema": int,  # VERSION
     "dataset": str,
+    # "test": tested on test images; "held-out": on training images that were not trained on, and the test images were
+    # not looked at. Then test_images, test_best and so on speak of those.
+    "split": str,
     "data_sha256": str,  # of exactly the images and labels used, see data.Dataset.sha256
     "train_images": int,
     "test_images": int,
@@ -65,10 +71,26 @@ NAMES = {
     "vgg-small": "VGG-small",
     "vgg16": "VGG-16",
     "resnet18": "ResNet-18",
+    "preact18": "Preact-18",
+    "densenet121": "DenseNet-121",
+    "resnext29": "ResNext-29",
+    "mobilenetv2": "MobileNet v2",
+    "dpn92": "DPN-92",
+    "pnasneta": "PNASNetA",
+    "senet18": "SENet-18",
+    "efficientnet": "EfficientNet",
+    "mlp-sigmoid": "MLP, sigmoid",
+    "mlp-relu": "MLP, ReLU",
+    "logistic": "logistic regression",
+    "imagenet-vgg11": "VGG-11 (ImageNet)",
+    "imagenet-resnet18": "ResNet-18 (ImageNet)",
+    "imagenet-densenet121": "DenseNet-121 (ImageNet)",
+    "deeplabv3": "DeepLabV3 (ResNet-50)",
     "none": "plain",
     "bn": "BN",
     "nd": "ND",
     "nd-first": "ND first, then BN",
+    "bn-frozen": "frozen whitening, then BN",
 }
 
 
@@ -90,8 +112,10 @@ def validate(record: Record) -> None:
         value = record[key]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise LedgerError(f"{key} must be {kind}, got {value!r}")
-    if record["schema"] != 1:
-        raise LedgerError(f"schema {record['schema']} is not known; this version writes and reads schema 1")
+    if record["schema"] != VERSION:
+        raise LedgerError(f"schema {record['schema']} is not known; this version writes and reads schema {VERSION}")
+    if record["split"] not in ("test", "held-out"):
+        raise LedgerError(f"split must be 'test' or 'held-out', got {record['split']!r}")
     for key in ("train_best", "train_last", "test_best", "test_last"):
         if not 0 <= record[key] <= 100:
             raise LedgerError(f"{key} must be a percentage, got {record[key]}")
@@ -133,3 +157,33 @@ def read(*files: Path) -> list[Record]:
 def select(records: Iterable[Record], **conditions: Any) -> list[Record]:
     """The records whose keys have the given values: ``select(records, dataset="cifar10", method="nd")``."""
     return [r for r in records if all(r[key] == value for key, value in conditions.items())]
+
+
+class Interval(NamedTuple):
+    """A mean of n values and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def paired_difference(ours: Iterable[Record], theirs: Iterable[Record], key: str = "test_last") -> Interval:
+    """Mean difference of runs with the same seed, ours minus theirs, and its 95 % interval (Student's t).
+
+    Pairing takes out what two runs of a seed share, such as the order of the images.
+
+    Raises:
+        ValueError: the seeds of the two are not the same, occur twice, or are fewer than two.
+    """
+    from scipy import stats
+
+    pairs = [[(r["seed"], r[key]) for r in runs] for runs in (ours, theirs)]
+    seeds = [sorted(seed for seed, _ in side) for side in pairs]
+    if seeds[0] != seeds[1] or len(set(seeds[0])) != len(seeds[0]) or len(seeds[0]) < 2:
+        raise ValueError(f"a paired difference needs the same two or more seeds on both sides, got {seeds}")
+    by_seed = [dict(side) for side in pairs]
+    differences = [by_seed[0][seed] - by_seed[1][seed] for seed in seeds[0]]
+    n, mean = len(differences), statistics.fmean(differences)
+    half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)

@@ -1,21 +1,22 @@
 """The published accuracies on CIFAR as records: three sources, what each value is, and what is odd about it.
 
-The files in ``data/published`` hold what the studies printed. This module reads and joins them and lets rules mark the
-values; no value is judged by hand. ``RULES`` says what the marks mean.
+The files in ``data/published`` hold what the studies printed. This module reads and joins them, and the checks of
+:mod:`ndlib.audit` mark the values; no value is judged by hand. ``RULES`` says what the marks mean.
 
     published.select(source="paper", dataset="CIFAR-10", epochs=20, architecture="VGG-16", method="ND")[0].accuracy
 """
 
 from __future__ import annotations
 
-import csv
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import audit
 from .data import path
 
 PAPER, SBANDATI, OBADAGE = "paper", "Sbandati 2021", "Obadage 2024"
@@ -37,9 +38,6 @@ RULES = {
 }
 # Marks that speak against a value as a test accuracy of its cell; the last two are about times.
 SUSPICIOUS = ("equals-train", "another-run", "impossible", "block", "copy", "average")
-
-_LIKELY = 0.5  # share of impossible values above which a block is one of training accuracies
-_FIGURES = 0.0099  # printed with two decimals, some rounded and some cut off
 
 
 @dataclass(frozen=True)
@@ -118,13 +116,10 @@ class Record:
 @cache
 def records() -> tuple[Record, ...]:
     """Every cell of Table 1 in every source, in the order of the table."""
-    logs = _logs()
-    obadage = _obadage(logs)
-    paper = [
-        _plain(PAPER, "table1_original_ye2020.csv", row, "test", "The published code reports the best test accuracy.")
-        for row in _rows("table1_original_ye2020.csv")
-    ]
-    return (*paper, *_sbandati(paper, obadage, logs), *obadage, *_recovered(logs))
+    said = "The published code reports the best test accuracy."
+    paper = [_plain(PAPER, row, "test", said) for row in rows(TABLE, audit.ORIGINAL)]
+    obadage = _obadage()
+    return (*paper, *_sbandati(paper, obadage), *obadage, *_recovered())
 
 
 def select(among: Iterable[Record] | None = None, /, **conditions: Any) -> list[Record]:
@@ -141,226 +136,201 @@ def pairs(among: Iterable[Record]) -> list[tuple[Record, Record]]:
     return [(found["BN"], found["ND"]) for found in both.values() if {"BN", "ND"} <= found.keys()]
 
 
+class Difference(NamedTuple):
+    """A test accuracy of a reproduction minus the paper's of the same cell, in points, with a 95 % interval.
+
+    The interval is ``value`` plus and minus ``half``. ``binomial`` is the part of ``half`` that comes from the limited
+    number of test images alone, and all of it where there is one run only: then the interval is too short.
+    """
+
+    record: Record
+    paper: Record
+    value: float
+    half: float
+    binomial: float
+
+
+TEST_IMAGES = 10_000
+
+
+def differences(among: Iterable[Record] | None = None) -> list[Difference]:
+    """Every test accuracy of a reproduction beside the paper's.
+
+    Two uncertainties are added as squares. *Runs*: with n attempts of standard deviation s, the paper's one run and
+    their mean differ by chance with s sqrt(1 + 1/n), times the quantile of Student's t with n - 1 degrees of freedom;
+    this takes the paper's run to scatter as the attempts do. *Test images*: 1.96 times the binomial error of both
+    accuracies on 10,000 images, as if each network had met images of its own, which is on the careful side.
+    """
+    from scipy.stats import t
+
+    paper = {r.cell: r for r in select(source=PAPER)}
+    found = []
+    for r in select(among, kind="test"):
+        if r.source == PAPER:
+            continue
+        shares = (r.accuracy / 100, paper[r.cell].accuracy / 100)
+        binomial = 196 * sum(p * (1 - p) / TEST_IMAGES for p in shares) ** 0.5
+        n, runs = len(r.attempts), 0.0
+        if n > 1:
+            spread = statistics.stdev(a.accuracy for a in r.attempts)
+            runs = float(t.ppf(0.975, n - 1)) * spread * (1 + 1 / n) ** 0.5
+        value = r.accuracy - paper[r.cell].accuracy
+        found.append(Difference(r, paper[r.cell], value, math.hypot(runs, binomial), binomial))
+    return found
+
+
 def architectures() -> list[str]:
     """The ten architectures, in the order of the table."""
-    return list(dict.fromkeys(row["architecture"] for row in _rows("table1_original_ye2020.csv")))
+    return list(dict.fromkeys(row.architecture for row in rows(TABLE, audit.ORIGINAL)))
 
 
 # Reading. --------------------------------------------------------------------------------------------------
 
-Row = dict[str, str]
 Cell = tuple[str, str, int, str]  # data set, architecture, epochs, method
-Run = tuple[str, str, int, str, int]  # data set, architecture, epochs, method, attempt
-Logs = dict[Run, dict[str, tuple[float, float]]]  # by split: best accuracy, seconds
+
+TABLE, REPORT = "table1_original_ye2020.csv", "table1_rep_sbandati2021.csv"
+LOGS = "table1_rep_obadage2024_logs_20_epochs.csv"
+STUDY = (  # the tables of the study that publishes its runs
+    "table1_rep_obadage2024_raw.csv",
+    "table1_rep_obadage2024_averages.csv",
+    LOGS,
+    "table89_train_seconds_obadage2024.csv",
+)
 
 
-def _rows(file: str) -> list[Row]:
-    with path(f"published/{file}").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+@cache
+def rows(file: str, source: str = audit.STUDY) -> tuple[audit.Row, ...]:
+    """The rows of a file in ``data/published`` for :mod:`ndlib.audit`."""
+    found, problems = audit.read(path(f"published/{file}"), source)
+    if problems:
+        raise ValueError(f"{problems[0].file}, line {problems[0].line}: {problems[0].message}")
+    return tuple(found)
 
 
-def _cell(row: Row) -> Cell:
-    return row["dataset"], row["architecture"], int(row["epochs"]), row["method"]
+def study_rows() -> list[audit.Row]:
+    """All rows of the study of 2024: runs, means, logs and mean times."""
+    return [row for file in STUDY for row in rows(file)]
 
 
-def _number(text: str) -> float | None:
-    return float(text) if text else None
+def other_rows() -> list[audit.Row]:
+    """The values of the paper and of the study of 2021, for the checks that compare."""
+    return [*rows(TABLE, audit.ORIGINAL), *rows(REPORT, SBANDATI)]
 
 
-def _plain(source: str, file: str, row: Row, kind: str, basis: str) -> Record:
-    dataset, architecture, epochs, method = _cell(row)
-    value = float(row["accuracy_percent"])
-    return Record(source, dataset, architecture, epochs, method, value, kind, basis, file)
+def _cell(row: audit.Row) -> Cell:
+    return row.dataset, row.architecture, row.epochs, row.method
 
 
-def _logs() -> Logs:
-    found: Logs = defaultdict(dict)
-    for row in _rows("table1_rep_obadage2024_logs_20_epochs.csv"):
-        values = float(row["max_top1_percent"]), float(row["seconds"])
-        found[(*_cell(row), int(row["attempt"]))][row["split"]] = values
+def _plain(source: str, row: audit.Row, kind: str, basis: str) -> Record:
+    return Record(source, *_cell(row), float(row.accuracy or 0), kind, basis, row.file)
+
+
+@cache
+def _logged() -> dict[tuple[Cell, str], list[audit.Row]]:
+    """By cell and split the lines of the logs, in the order of the attempts."""
+    found: dict[tuple[Cell, str], list[audit.Row]] = defaultdict(list)
+    for row in sorted(rows(LOGS), key=lambda row: row.attempt):
+        found[_cell(row), row.split].append(row)
     return dict(found)
 
 
-def _sbandati(paper: list[Record], obadage: list[Record], logs: Logs) -> Iterator[Record]:
+def _sbandati(paper: list[Record], obadage: list[Record]) -> Iterator[Record]:
     """Test accuracies where all values of a block are twice as near to the paper's as to known training accuracies."""
-    file = "table1_rep_sbandati2021.csv"
     original = {r.cell: r.accuracy for r in paper}
     trained = {r.cell: r.accuracy for r in obadage if r.kind == "train"}
-    for cell in {run[:4] for run in logs}:
-        trained[cell] = statistics.mean(logs[(*cell, n)]["train"][0] for n in (1, 2, 3))
-    blocks: dict[tuple[str, int], list[bool]] = defaultdict(list)
-    for row in _rows(file):
-        cell, value = _cell(row), float(row["accuracy_percent"])
-        near = cell in trained and 2 * abs(value - original[cell]) < abs(value - trained[cell])
-        blocks[cell[0], cell[2]].append(near)
+    for (cell, split), lines in _logged().items():
+        if split == "train":
+            trained[cell] = statistics.mean(float(line.accuracy or 0) for line in lines)
     said = "The report does not say which accuracy it gives."
-    for row in _rows(file):
-        cell = _cell(row)
-        if all(blocks[cell[0], cell[2]]):
+    found = [_plain(SBANDATI, row, "not stated", said) for row in rows(REPORT, SBANDATI)]
+    blocks: dict[tuple[str, int], list[bool]] = defaultdict(list)
+    for r in found:
+        near = r.cell in trained and 2 * abs(r.accuracy - original[r.cell]) < abs(r.accuracy - trained[r.cell])
+        blocks[r.dataset, r.epochs].append(near)
+    for r in found:
+        if all(blocks[r.dataset, r.epochs]):
             basis = (
-                f"{said} After {cell[2]} epochs on {cell[0]} all its values lie at least twice as near to the paper's "
-                f"test accuracies (here {original[cell]:.2f}) as to training accuracies of the 2024 study (here "
-                f"{trained[cell]:.2f})."
+                f"{said} After {r.epochs} epochs on {r.dataset} all its values lie at least twice as near to the "
+                f"paper's test accuracies (here {original[r.cell]:.2f}) as to training accuracies of the 2024 study "
+                f"(here {trained[r.cell]:.2f})."
             )
-            yield _plain(SBANDATI, file, row, "test", basis)
+            yield replace(r, kind="test", basis=basis)
         else:
-            yield _plain(SBANDATI, file, row, "not stated", said)
+            yield r
 
 
-def _recovered(logs: Logs) -> Iterator[Record]:
-    file = "table1_rep_obadage2024_logs_20_epochs.csv"
+def _recovered() -> Iterator[Record]:
     basis = "Mean of the best test accuracies that the study's logs print for its three runs."
-    for dataset, architecture, epochs, method in dict.fromkeys(run[:4] for run in logs):
-        if dataset != "CIFAR-100":
-            continue  # on CIFAR-10 they are the published values
-        runs = [logs[dataset, architecture, epochs, method, n] for n in (1, 2, 3)]
-        attempts = tuple(Attempt(n, r["test"][0], r["test"][0], r["train"][1]) for n, r in enumerate(runs, start=1))
-        mean = statistics.mean(a.accuracy for a in attempts)
-        cell = dataset, architecture, epochs, method
-        yield Record(RECOVERED, *cell, mean, "test", basis, file, attempts)
+    for (cell, split), lines in _logged().items():
+        if cell[0] == "CIFAR-100" and split == "test":  # on CIFAR-10 they are the published values
+            timed = zip(lines, _logged()[cell, "train"], strict=True)
+            values = [(float(line.accuracy or 0), float(train.seconds or 0)) for line, train in timed]
+            attempts = tuple(Attempt(n, value, value, time) for n, (value, time) in enumerate(values, start=1))
+            mean = statistics.mean(a.accuracy for a in attempts)
+            yield Record(RECOVERED, *cell, mean, "test", basis, LOGS, attempts)
 
 
-# The rules, for the study that publishes its runs. ----------------------------------------------------------
+def recovered_table() -> str:
+    """The test means that the study's logs give back, as CSV: the text of ``recovered_test_means_20_epochs.csv``.
 
-Runs = dict[Run, Row]
-Found = Iterator[tuple[Run, Mark]]
+    python -c "from ndlib import published; print(published.recovered_table(), end='')" > FILE.csv
+    """
+    lines = ["architecture,dataset,epochs,method,runs,recovered_test_mean_percent,standard_deviation_percent"]
+    for r in select(source=RECOVERED):
+        labels = f"{r.architecture},{r.dataset},{r.epochs},{r.method},{len(r.attempts)}"
+        lines.append(f"{labels},{r.accuracy:.3f},{statistics.stdev(a.accuracy for a in r.attempts):.3f}")
+    return "\n".join(lines) + "\n"
 
 
-def _obadage(logs: Logs) -> list[Record]:
-    runs: Runs = {(*_cell(r), int(r["attempt"])): r for r in _rows("table1_rep_obadage2024_raw.csv")}
-    marks: dict[Run, list[Mark]] = defaultdict(list)
-    for rule in (_like_the_logs(runs, logs), _impossible(runs), _copies(runs, logs), _times(runs)):
-        for run, mark in rule:
-            marks[run].append(mark)
-    kinds = {block: _kind_of_block(block, runs, marks) for block in dict.fromkeys((r[0], r[2]) for r in runs)}
-    seconds = {
-        _cell(r): float(r["published_mean_train_seconds"]) for r in _rows("table89_train_seconds_obadage2024.csv")
-    }
-    file = "table1_rep_obadage2024_averages.csv"
-    averages = {_cell(row): float(row["reported_average_accuracy_percent"]) for row in _rows(file)}
-    wrong = dict(_averages(averages, runs))
+# The study that publishes its runs. -------------------------------------------------------------------------
+
+
+def _obadage() -> list[Record]:
+    everything = study_rows()
+    marks: dict[audit.Row, list[Mark]] = defaultdict(list)
+    for trace in audit.traces(everything):
+        marks[trace.row].append(Mark(trace.rule, trace.reason, trace.numbers))
+    grains = audit.grains(everything)
+    for grain in grains.values():
+        for row in grain.impossible:
+            marks[row].append(Mark("impossible", "no multiple of 0.01 before rounding", f"{row.value:f}"))
+    for check in (audit.copies, audit.misplaced, audit.averages):
+        for finding in check(everything).findings:
+            marks[finding.rows[0]].append(Mark(finding.rule, finding.message, finding.numbers))
+    timed = {m.row: m for m in audit.means(everything, "seconds")}
+    for finding in audit.shifts(everything).findings:
+        for row in finding.rows:
+            marks[row].append(Mark("seconds", f"{audit.not_the_mean(timed[row])}. {finding.message}"))
+    of = [row for row in everything if not row.split]
+    runs = {(_cell(row), row.attempt): row for row in of if row.accuracy is not None}
+    seconds = {_cell(row): row for row in of if row.average_seconds is not None}
     found = []
-    for cell in averages:
-        kind, basis = kinds[cell[0], cell[2]]
-        if kind == "train":
-            for n in (1, 2, 3):
-                marks[(*cell, n)].append(Mark("block", basis))
-        attempts = tuple(
-            Attempt(
-                n,
-                float(runs[(*cell, n)]["reported_accuracy_percent"]),
-                _number(runs[(*cell, n)]["first_version_accuracy_percent"]),
-                _number(runs[(*cell, n)]["train_seconds"]),
-                tuple(marks[(*cell, n)]),
-            )
-            for n in (1, 2, 3)
-        )
-        own = [*([wrong[cell]] if cell in wrong else []), *_seconds(seconds[cell], attempts)]
-        found.append(Record(OBADAGE, *cell, averages[cell], kind, basis, file, attempts, seconds[cell], tuple(own)))
+    for row in of:
+        if row.average is None:
+            continue
+        cell = _cell(row)
+        kind, basis = _kind(grains[row.dataset, row.epochs, 0], row)
+        block = [Mark("block", basis)] if kind == "train" else []
+        attempts = tuple(_attempt(runs[cell, n], marks, block) for n in "123")
+        own = (*marks[row], *marks[seconds[cell]])
+        spent = float(seconds[cell].average_seconds or 0)
+        found.append(Record(OBADAGE, *cell, float(row.average), kind, basis, row.file, attempts, spent, own))
     return found
 
 
-def _value(row: Row) -> float:
-    """As exactly as it is known."""
-    return float(row["first_version_accuracy_percent"] or row["reported_accuracy_percent"])
+def _attempt(row: audit.Row, marks: dict[audit.Row, list[Mark]], block: list[Mark]) -> Attempt:
+    accuracy, unrounded, seconds = (None if v is None else float(v) for v in (row.accuracy, row.unrounded, row.seconds))
+    return Attempt(int(row.attempt), accuracy or 0.0, unrounded, seconds, (*marks[row], *block))
 
 
-def _same(value: float, figure: float) -> bool:
-    return abs(value - figure) <= _FIGURES
-
-
-def _like_the_logs(runs: Runs, logs: Logs) -> Found:
-    for run in logs:
-        printed, value = float(runs[run]["reported_accuracy_percent"]), _value(runs[run])
-        train, test = logs[run]["train"][0], logs[run]["test"][0]
-        if _same(printed, test):
-            yield run, Mark("equals-test", "the test accuracy in the study's logs", f"{test:g}")
-        elif _same(printed, train):
-            numbers = f"{train:g}, test {test:g}"
-            yield run, Mark("equals-train", "the training accuracy in the study's logs", numbers)
-        else:
-            for other in logs:
-                if other[0] == run[0] and logs[other]["train"][0] == value:
-                    whose = f"{other[1]} {other[3]}, run {other[4]}"
-                    yield run, Mark("another-run", f"in the logs the training accuracy of {whose}", f"{value:g}")
-
-
-def _multiple(value: float, of: float) -> bool:
-    return abs(value / of - round(value / of)) < 1e-6
-
-
-def _impossible(runs: Runs) -> Found:
-    for run, row in runs.items():
-        exact = _number(row["first_version_accuracy_percent"])
-        if exact is not None and not _multiple(exact, 0.01):
-            yield run, Mark("impossible", "no multiple of 0.01 before rounding", f"{exact:g}")
-
-
-def _kind_of_block(block: tuple[str, int], runs: Runs, marks: dict[Run, list[Mark]]) -> tuple[str, str]:
-    dataset, epochs = block
-    inside = [run for run in runs if (run[0], run[2]) == block]
-    known = [run for run in inside if runs[run]["first_version_accuracy_percent"]]
-    impossible = [run for run in known if any(mark.rule == "impossible" for mark in marks[run])]
-    of = f"{dataset} after {epochs} epoch{'s' * (epochs > 1)}"
-    if len(impossible) > _LIKELY * len(known):
-        fine = all(_multiple(_value(runs[run]), 0.002) for run in known)
-        images = ", and all could come from 50,000 training images" if fine else ""
-        counts = f"{len(impossible)} of the {len(known)} unrounded values of {of}"
-        return "train", f"Training accuracy: {counts} cannot come from 10,000 test images{images}."
-    if not impossible and known:
-        return "test", f"Test accuracy: all {len(known)} unrounded values of {of} fit 10,000 test images."
-    return "not stated", "The study does not say which accuracy it gives."
-
-
-def _copies(runs: Runs, logs: Logs) -> Found:
-    alike = defaultdict(list)
-    for run, row in runs.items():
-        alike[row["reported_accuracy_percent"], row["train_seconds"]].append(run)
-    for group in alike.values():
-        if len({run[:4] for run in group}) < 2:
-            continue
-        owners = [r for r in group if r in logs and any(_same(_value(runs[r]), v) for v, _ in logs[r].values())]
-        for run in group:
-            others = [other for other in owners or group if other != run]
-            if run not in owners and others:
-                row, whose = runs[run], f"{others[0][1]} {others[0][3]}, run {others[0][4]}"
-                numbers = f"{row['reported_accuracy_percent']} %, {row['train_seconds']} s"
-                yield run, Mark("copy", f"value and time of {whose}", numbers)
-
-
-def _times(runs: Runs) -> Found:
-    for run, row in runs.items():
-        cell = [_value(runs[(*run[:4], n)]) for n in (1, 2, 3)]
-        if float(row["train_seconds"]) in cell:
-            yield run, Mark("time", "an accuracy where the time should stand", row["train_seconds"])
-
-
-def _averages(published: dict[Cell, float], runs: Runs) -> Iterator[tuple[Cell, Mark]]:
-    values = {cell: [float(runs[(*cell, n)]["reported_accuracy_percent"]) for n in (1, 2, 3)] for cell in published}
-    wrong: dict[tuple[str, int, str], list[Cell]] = defaultdict(list)  # a formula is copied down its column
-    for cell, average in published.items():
-        if abs(average - statistics.mean(values[cell])) > 0.01 + 1e-9:
-            wrong[cell[0], cell[2], cell[3]].append(cell)
-    for (_, _, method), cells in wrong.items():
-        other = "ND" if method == "BN" else "BN"
-        slips = {(i, n) for i in range(3) for n in range(3)}  # run i replaced by run n of the other method
-        for cell in cells:
-            for i, n in list(slips):
-                mixed = [*values[cell][:i], *values[cell][i + 1 :], values[(*cell[:3], other)][n]]
-                if abs(published[cell] - statistics.mean(mixed)) > _FIGURES:
-                    slips.discard((i, n))
-        for cell in cells:
-            mean = statistics.mean(values[cell])
-            reason = f"The published average, {published[cell]:.2f}, is not the mean of the three runs, {mean:.2f}"
-            if len(slips) == 1:
-                ((i, n),) = slips
-                reason += f"; it is the mean with run {n + 1} of {other} in the place of run {i + 1}"
-            yield cell, Mark("average", reason)
-
-
-def _seconds(published: float, attempts: tuple[Attempt, ...]) -> Iterator[Mark]:
-    mean = statistics.mean(a.train_seconds for a in attempts if a.train_seconds is not None)
-    if abs(published / mean - 1) > 0.02:
-        yield Mark(
-            "seconds", f"The published mean time, {published:,g} s, is not that of the three runs, {mean:,.0f} s"
-        )
+def _kind(grain: audit.Grain, row: audit.Row) -> tuple[str, str]:
+    """What the values of a block were measured on, and how that is known."""
+    known, impossible = len(grain.known), len(grain.impossible)
+    of = f"{row.dataset} after {row.epochs} epoch{'s' * (row.epochs > 1)}"
+    said = {
+        "train": f"Training accuracy: {impossible} of the {known} unrounded values of {of} cannot come from 10,000 "
+        f"test images{', and all could come from 50,000 training images' * grain.all_train}.",
+        "test": f"Test accuracy: all {known} unrounded values of {of} fit 10,000 test images.",
+        "not stated": "The study does not say which accuracy it gives.",
+    }
+    return grain.kind, said[grain.kind]

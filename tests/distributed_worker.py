@@ -1,7 +1,8 @@
 """One of two processes that share their statistics; started by torchrun from test_distributed.py.
 
 Each takes its part of a batch, unequal parts, and computes a loss that is a sum over samples. Process 0 then
-compares outputs, gradients and running averages with a single layer that has the whole batch.
+compares outputs, gradients and running averages with a single layer that has the whole batch. Then a network as
+``training.fit`` shares it, its loss a mean.
 """
 
 import copy
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvLinear
+from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvLinear, models, training
 from ndlib.layers import Deconvolution
 
 SHARE = 7  # of 12 samples in the first process
@@ -37,6 +38,20 @@ def run(net, batches):
         outputs.append(y)
         (y.square() * torch.linspace(0.5, 1.5, y[0].numel()).reshape(y[0].shape)).sum().backward()
     return outputs
+
+
+def shared_training(rank):
+    """Largest relative difference of a gradient between processes that share a batch and one that has it."""
+    torch.manual_seed(0)
+    shape = {"classes": 3, "width": 0.1, "options": {"block_size": 3}}
+    alone = models.build("vgg-small", method="nd", **shape).double()
+    model = copy.deepcopy(alone)
+    x, y = torch.randn(24, 3, 16, 16, dtype=torch.float64).cumsum(-1), torch.arange(24) % 3
+    shared = training._shared(model, x.device)
+    nn.functional.cross_entropy(shared(x[rank::2]), y[rank::2]).backward()
+    nn.functional.cross_entropy(alone(x), y).backward()
+    pairs = zip(model.parameters(), alone.parameters(), strict=True)
+    return max(((a.grad - b.grad).norm() / b.grad.norm()).item() for a, b in pairs)
 
 
 def main():
@@ -67,6 +82,10 @@ def main():
             if not error < 1e-5:
                 sys.exit(f"process {rank}: {net} differs by {error:.1e} in a tensor of shape {tuple(a.shape)}")
     print(f"process {rank}: largest relative difference {worst:.1e}")
+    error = shared_training(rank)
+    if not error < 1e-8:
+        sys.exit(f"process {rank}: a gradient in shared training differs by {error:.1e}")
+    print(f"process {rank}: largest relative difference in shared training {error:.1e}")
     dist.destroy_process_group()
 
 

@@ -24,7 +24,7 @@ def test_train_adds_a_line_that_repeats_the_run(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "ND, photo patches, 1 epochs: test" in done.stdout
+    assert "ND, VGG-small, photo patches, block_size=8, seed 0, 1 epoch, lr 0.1: test" in done.stdout
     (line,) = (tmp_path / "data/results/photo-patches.jsonl").read_text().splitlines()
     record = json.loads(line)
     ledger.validate(record)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ndlib import data
 
@@ -195,7 +196,39 @@ def test_binary_archives_are_read_and_kept(folder, monkeypatch, name):
     assert data.load(name).sha256() == loaded.sha256()
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist"])
+def test_pictures_of_any_shape_become_squares(folder, monkeypatch):
+    """Wide, high and grey JPEG files: the middle square of each, with its label; train and val stay apart."""
+    names = {"n01440764": "tench", "n03888257": "parachute"}
+
+    def download(url, root, md5):
+        for part, number in (("train", 3), ("val", 2)):
+            for label, wnid in enumerate(names):
+                place = Path(root) / "imagenette2-160" / part / wnid
+                place.mkdir(parents=True)
+                for n in range(number):
+                    picture = np.full((160, 240, 3), 60 * label + 20 * n + (100 if part == "val" else 0), np.uint8)
+                    picture[:, :30] = picture[:, -30:] = 255  # outside the middle square
+                    picture = picture.swapaxes(0, 1) if n else picture
+                    image = Image.fromarray(picture)
+                    (image.convert("L") if n == 1 else image).save(place / f"{n}.jpeg", quality=100)
+
+    monkeypatch.setattr("torchvision.datasets.imagenette.download_and_extract_archive", download)
+    loaded = data.load("imagenette96")
+    assert loaded.classes == ("tench", "parachute")
+    assert loaded.train_images.shape == (6, 3, 96, 96) and loaded.test_images.shape == (4, 3, 96, 96)
+    for images, labels, start, number in (
+        (loaded.train_images, loaded.train_labels, 0, 3),
+        (loaded.test_images, loaded.test_labels, 100, 2),
+    ):
+        means = images.double().mean((1, 2, 3))
+        assert images.double().std((1, 2, 3)).max() < 1
+        for label in (0, 1):
+            wanted = torch.tensor([start + 60.0 * label + 20 * n for n in range(number)]).double()
+            torch.testing.assert_close(means[labels == label].sort().values, wanted, atol=1, rtol=0)
+    assert [p.name for p in folder.iterdir()] == ["imagenette96.npz"]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "imagenette96"])
 def test_without_a_network_the_message_says_what_to_do(folder, monkeypatch, name):
     def offline(*args, **kwargs):
         raise urllib.error.URLError("no route to host")

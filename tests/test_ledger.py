@@ -8,8 +8,9 @@ import pytest
 from ndlib import data, ledger
 
 RECORD = {
-    "schema": 1,
+    "schema": 2,
     "dataset": "photo-patches",
+    "split": "test",
     "data_sha256": "0" * 64,
     "train_images": 100,
     "test_images": 50,
@@ -67,7 +68,8 @@ def test_records_come_back_in_order(tmp_path):
         ({"seed": "0"}, "seed must be .*int"),
         ({"seed": True}, "seed must be .*int"),
         ({"test_best": 101.0}, "test_best must be a percentage, got 101"),
-        ({"schema": 2}, "schema 2 is not known"),
+        ({"schema": 1}, "schema 1 is not known; this version writes and reads schema 2"),
+        ({"split": "train"}, "split must be 'test' or 'held-out', got 'train'"),
     ],
 )
 def test_a_record_of_another_form_is_refused(tmp_path, change, message):
@@ -103,6 +105,18 @@ def test_other_damage_is_reported_by_line(tmp_path, line):
         stream.write(line + "\n")
     with pytest.warns(UserWarning, match="line 2: skipped"):
         assert len(ledger.read(file)) == 1
+
+
+def test_a_paired_difference_and_its_interval():
+    """Against a table of Student's t: n = 3, t = 4.303; the common part of each pair does not widen the interval."""
+    ours = [RECORD | {"seed": seed, "test_last": 10.0 * seed + gain} for seed, gain in enumerate((1.0, 2.0, 3.0))]
+    theirs = [RECORD | {"seed": seed, "test_last": 10.0 * seed} for seed in (2, 0, 1)]
+    mean, low, high, n = ledger.paired_difference(ours, theirs)
+    assert (mean, n) == (2.0, 3)
+    assert (low, high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
+    for broken in (theirs[:2], [*theirs, theirs[0]], [RECORD | {"seed": s} for s in (0, 1, 3)]):
+        with pytest.raises(ValueError, match="the same two or more seeds"):
+            ledger.paired_difference(ours, broken)
 
 
 def test_names_shown():

@@ -1,8 +1,9 @@
-"""The rules on the published numbers find what is known of them, and nothing else."""
+"""The published numbers as records, and what the checks of ndlib.audit mark in them."""
 
 import csv
 import statistics
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,8 @@ def test_averages_copies_and_times():
     ((record, run),) = attempts("time")
     assert (*record.cell, run.number, run.train_seconds) == ("CIFAR-100", "EfficientNet", 20, "BN", 3, 63.504)
     assert sum(any(mark.rule == "seconds" for mark in r.marks) for r in RECORDS) == 19
+    shifted = published.select(source=OBADAGE, dataset="CIFAR-100", epochs=20, method="ND")
+    assert all("has in 10 of 10 rows those of BN, CIFAR-100, 100 epochs" in r.explain() for r in shifted)
 
 
 def test_kinds_of_the_sources():
@@ -141,32 +144,50 @@ def test_records_are_selected_and_paired():
         published.select(colour="blue")
 
 
-def made_up(values, unrounded=None, logs=None):
-    """Two cells of three runs with these values, run through the rules."""
-    rows = {}
-    for i, value in enumerate(values):
-        run = ("CIFAR-10", "A" if i < 3 else "B", 20, "BN", i % 3 + 1)
-        exact = "" if unrounded is None else str(unrounded[i])
-        rows[run] = {"reported_accuracy_percent": str(value), "first_version_accuracy_percent": exact}
-        rows[run]["train_seconds"] = "5" if value == 80 else str(10 + i)
-    logs = {run: {"train": (t, 1.0), "test": (e, 1.0)} for run, (t, e) in zip(rows, logs or [], strict=False)}
-    return rows, logs
+def test_the_file_of_recovered_means_is_what_the_logs_give():
+    file = data.path("published/recovered_test_means_20_epochs.csv")
+    assert file.read_text() == published.recovered_table()
+    means = {(r["architecture"], r["method"]): r for r in rows(file.name)}
+    assert len(means) == 20
+    logs = [r for r in rows(published.LOGS) if r["split"] == "test" and r["dataset"] == "CIFAR-100"]
+    for (architecture, method), row in means.items():
+        values = [
+            float(r["max_top1_percent"]) for r in logs if (r["architecture"], r["method"]) == (architecture, method)
+        ]
+        assert int(row["runs"]) == len(values) == 3
+        assert float(row["recovered_test_mean_percent"]) == pytest.approx(statistics.mean(values), abs=6e-4)
+        assert float(row["standard_deviation_percent"]) == pytest.approx(statistics.stdev(values), abs=6e-4)
 
 
-def test_rules_on_made_up_runs():
-    rows, logs = made_up([80, 81, 82, 80, 84, 85])
-    copies = {run[1:]: mark.reason for run, mark in published._copies(rows, logs)}
-    assert copies.keys() == {("A", 20, "BN", 1), ("B", 20, "BN", 1)}  # nothing tells which is the copy
-    _, logs = made_up([80] * 6, logs=[(99, 80)] + [(99, 70)] * 5)
-    assert [run[1] for run, _ in published._copies(rows, logs)] == ["B"]
-    _, logs = made_up([80] * 6, logs=[(99, 80), (99, 70), (99, 70)] * 2)
-    assert {run[4] for run, _ in published._copies(rows | dict.fromkeys(rows, rows[next(iter(rows))]), logs)} == {2, 3}
-    rows, _ = made_up([80] * 6, unrounded=[80.002, 80.01, 80, 80.04, 80.29, 80.57])
-    assert len([*published._impossible(rows)]) == 1
-    assert published._kind_of_block(("CIFAR-10", 20), rows, {run: [] for run in rows})[0] == "test"
-    marks = {run: [published.Mark("impossible", "")] * (i < 3) for i, run in enumerate(rows)}
-    assert published._kind_of_block(("CIFAR-10", 20), rows, marks)[0] == "not stated"  # three of six
-    marks = {run: [published.Mark("impossible", "")] * (i < 4) for i, run in enumerate(rows)}
-    assert published._kind_of_block(("CIFAR-10", 20), rows, marks)[0] == "train"
-    rows, _ = made_up([80] * 6)
-    assert published._kind_of_block(("CIFAR-10", 20), rows, {})[0] == "not stated"
+def test_differences_to_the_paper():
+    """Every test accuracy of a reproduction has one; both parts of the interval are there."""
+    found = published.differences()
+    blocks = Counter((d.record.source, d.record.dataset, d.record.epochs) for d in found)
+    assert blocks == {
+        (OBADAGE, "CIFAR-10", 1): 20,
+        (OBADAGE, "CIFAR-10", 20): 20,
+        (RECOVERED, "CIFAR-100", 20): 20,
+        **{(SBANDATI, dataset, epochs): 6 for dataset in published.DATASETS for epochs in (20, 100)},
+    }
+    for d in found:
+        assert d.record.kind == d.paper.kind == "test" and d.record.cell == d.paper.cell and d.paper.source == PAPER
+        assert d.value == pytest.approx(d.record.accuracy - d.paper.accuracy)
+        assert d.half > d.binomial if d.record.attempts else d.half == d.binomial
+    # Two accuracies of 50 % on 10,000 images differ by 2 * 1.96 / sqrt(2) * 0.5 points by chance, and three runs of
+    # 49, 50 and 51 % and a fourth by 4.303 * sqrt(4/3).
+    half = published.Record(PAPER, "CIFAR-10", "VGG-16", 1, "BN", 50.0, "test", "", "")
+    runs = tuple(published.Attempt(n, 48.0 + n, None, None) for n in (1, 2, 3))
+    ours = replace(half, source=OBADAGE, attempts=runs)
+    true = next(r for r in RECORDS if r.cell == half.cell and r.source == PAPER)
+    (d,) = published.differences([ours])
+    assert d.paper is true
+    shares = [0.5 * 0.5, true.accuracy / 100 * (1 - true.accuracy / 100)]
+    assert d.binomial == pytest.approx(1.96 * sum(shares) ** 0.5, rel=1e-3)
+    assert d.half == pytest.approx((d.binomial**2 + 4.3027**2 * 4 / 3) ** 0.5, rel=1e-3)
+
+
+def test_a_damaged_table_is_named(monkeypatch, tmp_path):
+    (tmp_path / "broken.csv").write_text("accuracy\nx\n")
+    monkeypatch.setattr(published, "path", lambda file: tmp_path / "broken.csv")
+    with pytest.raises(ValueError, match=r"broken\.csv, line 2: .* 'x'"):
+        published.rows("broken.csv")

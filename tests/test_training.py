@@ -9,7 +9,7 @@ from torch import nn
 
 from ndlib import data, ledger, models, training
 from ndlib.data import Dataset
-from ndlib.layers import DeconvConv2d, Deconvolution
+from ndlib.layers import Deconvolution
 
 
 def coloured(n_train=256, n_test=100, wrong_test_labels=False, seed=0):
@@ -131,9 +131,37 @@ def test_crop_and_flip_moves_whole_images():
     assert all(len(s) == 18 for s in seen)
 
 
+def test_resized_crops_are_parts_of_their_images():
+    """On ramps the result tells which part was taken: its size and place follow from the values."""
+    side = 24
+    ramp = (torch.arange(side) + 0.5) / side
+    image = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)])  # x and y of each pixel
+    generator = torch.Generator().manual_seed(0)
+    out = training.resized_crop_and_flip(image.expand(2000, -1, -1, -1), generator)
+    inner = out[:, :, side // 4 : -side // 4, side // 4 : -side // 4]  # away from the borders, where it is reflected
+    width = (inner[:, 0, 0, -1] - inner[:, 0, 0, 0]) / (side // 2 - 1) * side
+    height = (inner[:, 1, -1, 0] - inner[:, 1, 0, 0]) / (side // 2 - 1) * side
+    left = out[:, 0].mean((1, 2)) - width.abs() / 2
+    assert (left > -0.02).all() and (left + width.abs() < 1.02).all()
+    assert ((width < 0).float().mean() - 0.5).abs() < 0.05  # flipped
+    assert (height > 0).all()
+    area, ratio = width.abs() * height, width.abs() / height
+    assert area.min() > 0.075 and area.max() < 1.01
+    assert 0.74 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.35
+    assert (area.mean() - 0.48).abs() < 0.04  # large parts of extreme ratio do not fit, so below 0.54
+    assert (left[area < 0.2].std() - ((1 - width.abs()[area < 0.2]).square().mean() / 12).sqrt()).abs() < 0.05
+
+
+def test_squared_error_is_half_the_squared_distance():
+    logits = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
+    assert training.squared_error(logits, torch.tensor([0, 1])).item() == pytest.approx((4 + 1) / 2 / 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"augment": "flip"}, "augment must be one of crop-flip, resized-crop-flip, none, got 'flip'"),
+        ({"loss": "L2"}, "loss must be one of cross-entropy, squared-error, got 'L2'"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 257}, "batch_size must lie between 1 and the number of training images, 256, got 257"),
     ],
@@ -170,60 +198,6 @@ def test_networks_and_their_normalisation():
         models.build("vgg", method="bn", classes=10)
     with pytest.raises(ValueError, match="unknown method 'gn'; there are none, bn, nd"):
         models.build("vgg-small", method="gn", classes=10)
-
-
-def kinds_of(model):
-    return [type(layer).__name__ for layer in model.modules()]
-
-
-@pytest.mark.parametrize(("arch", "convolutions", "params"), [("vgg16", 13, 14.72e6), ("resnet18", 20, 11.17e6)])
-def test_larger_networks(arch, convolutions, params):
-    for method in models.blocks.METHODS:
-        network = models.build(arch, method=method, classes=10, options={"block_size": 32})
-        kinds = kinds_of(network)
-        whitened = {"nd": convolutions, "nd-first": 1}.get(method, 0)
-        assert kinds.count("DeconvConv2d") == whitened
-        assert kinds.count("Conv2d") == convolutions - whitened
-        assert kinds.count("BatchNorm2d") == {"bn": convolutions, "nd-first": convolutions - 1}.get(method, 0)
-        assert kinds.count("DeconvLinear") == (method == "nd")
-        assert sum(p.numel() for p in network.parameters()) == pytest.approx(params, rel=1e-3)
-        assert max((m.columns for m in network.modules() if type(m) is DeconvConv2d), default=0) <= 9 * 32
-        network.eval()
-        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-
-
-def test_the_first_layer_deconvolved_and_no_other():
-    network = models.build("vgg-small", method="nd-first", classes=10, width=0.25)
-    assert kinds_of(network.features)[1] == "DeconvConv2d"
-    assert kinds_of(network).count("DeconvConv2d") == 1
-    assert network.features[0].options["n_iter"] == 15
-
-
-@pytest.mark.filterwarnings("ignore:.*rows for a covariance")
-@pytest.mark.parametrize("method", ["bn", "nd"])
-def test_a_run_its_record_and_its_stored_network(tmp_path, method):
-    settings = {"dataset": "photo-patches", "arch": "vgg-small", "method": method, "width": 0.25}
-    settings |= {"epochs": 2, "seed": 1}
-    settings |= {"train_images": 256, "test_images": 200, "batch_size": 64, "progress": False, "command": ["a", "b c"]}
-    settings["options"] = {"solver": "polar", "block_size": 4} if method == "nd" else None
-    model, record = training.run(**settings)
-    ledger.append(tmp_path / "l.jsonl", record)
-    assert ledger.read(tmp_path / "l.jsonl")[0] == record
-    assert record["command"] == "a 'b c'"
-    assert record["options"] == ("block_size=4 solver=polar" if method == "nd" else "")
-    assert record["params"] == sum(p.numel() for p in model.parameters())
-    patches = data.load("photo-patches").subset(256, 200)
-    assert record["data_sha256"] == patches.sha256()
-    scale = training.normaliser(patches, torch.device("cpu"))
-    assert training.accuracy(model, patches.test_images, patches.test_labels, scale) == record["test_last"]
-
-    models.save(model, tmp_path / "net.npz", record)
-    stored, its_record = models.load(tmp_path / "net.npz")
-    assert its_record == record
-    assert not stored.training
-    x = patches.test_images.float() / 255
-    torch.testing.assert_close(stored(x), model.eval()(x), rtol=0.02, atol=0.02)
-    assert stored.state_dict().keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("method", ["bn", "nd"])

@@ -1,43 +1,173 @@
-"""A convolution with its normalisation, and a classifier, for each method compared."""
+"""What the networks are made of: convolutions, normalisation and classifier, for each method compared."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ..functional import inverse_sqrt
 from ..layers import DeconvConv2d, DeconvLinear
 
-METHODS = ("none", "bn", "nd", "nd-first")
+METHODS = ("none", "bn", "nd", "nd-first", "bn-frozen")
+VARIANTS = ("paper", "uniform")
+CHUNK = 500  # pictures measured at a time
+
+Options = dict[str, Any]
 
 
-def first_and_rest(method: str) -> tuple[str, str]:
-    """What a method is in the first convolution and in all others: ``"nd-first"`` is ND there and BN elsewhere.
+class FrozenConv2d(DeconvConv2d):
+    """A convolution of patches that are whitened with the mean and the exact root of the training images.
 
-    Raises:
-        ValueError: unknown method.
+    The layer computes y = ((x - mu) D) w + b as :class:`.DeconvConv2d` does, but mu and D come from :meth:`fit`, once
+    and for all; only w and b are learnt. The frozen whitening that airbench and hlb-CIFAR10 open with is built from the
+    same eigenvectors, lambda^(-1/2) v with both signs, but a nonlinearity follows it before anything is learnt.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    return ("nd", "bn") if method == "nd-first" else (method, method)
+
+    def __init__(self, before: int, after: int, kernel_size: int, **arguments: Any) -> None:
+        exact: Options = {"solver": "eigh", "sampling_stride": 1}
+        super().__init__(before, after, kernel_size, **exact | arguments)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take mu and D = (Cov + eps I)^(-1/2) from all patches of some pictures, as the network will see them."""
+        n = self.columns
+        mean = torch.zeros(n, dtype=torch.float64, device=images.device)
+        second = torch.zeros(n, n, dtype=torch.float64, device=images.device)
+        for chunk in images.split(CHUNK):
+            m, cov = (t.squeeze(0) for t in self.measure(chunk.double()))
+            mean += len(chunk) / len(images) * m[0]
+            second += len(chunk) / len(images) * (cov + m.T @ m)
+        root = inverse_sqrt(second - mean.outer(mean), solver="eigh", eps=self.options["eps"])
+        self.running_mean.copy_(mean)
+        self.running_deconv.copy_(root)
+        self.num_batches_tracked.fill_(1)
+        self._steps = 1
+
+    def whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self._steps == 0:
+            raise RuntimeError(
+                f"{self} has not been fitted; call models.fit_whitening(model, images) with training images first"
+            )
+        return self.running_whitening()
 
 
-def convolution(
-    method: str, in_channels: int, out_channels: int, kernel_size: int, *, options: dict[str, Any], **arguments: Any
-) -> list[nn.Module]:
-    """A convolution as the method has it: plain, followed by batch normalisation, or on whitened patches.
+@dataclass(frozen=True)
+class Layers:
+    """Makes the layers of a network as its method has them.
 
     Args:
-        method: ``"none"``, ``"bn"`` or ``"nd"``.
-        options: of the layer on whitened patches alone.
-        arguments: of every convolution, such as ``padding``.
+        method: ``"none"``; ``"bn"``, batch normalisation where the architecture has it; ``"nd"``, deconvolution instead
+            of it; ``"nd-first"`` and ``"bn-frozen"``, the first convolution on whitened patches (of the batch, or of
+            the training images), batch normalisation everywhere else.
+        variant: ``"paper"``, with the exceptions of the authors' code, or ``"uniform"``, all convolutions alike.
+        options: of every deconvolved convolution; they replace what the variant has.
+        width: factor on the number of channels of every hidden layer.
     """
-    if method == "nd":
-        return [DeconvConv2d(in_channels, out_channels, kernel_size, **arguments, **options)]
-    plain = nn.Conv2d(in_channels, out_channels, kernel_size, **arguments)
-    return [plain, nn.BatchNorm2d(out_channels)] if method == "bn" else [plain]
+
+    method: str
+    variant: str = "paper"
+    options: Options = field(default_factory=dict)
+    width: float = 1.0
+
+    @property
+    def first(self) -> str:
+        """What the method is in the first convolution."""
+        return {"nd-first": "nd", "bn-frozen": "frozen"}.get(self.method, self.method)
+
+    @property
+    def rest(self) -> str:
+        """What the method is in all others."""
+        return {"nd-first": "bn", "bn-frozen": "bn"}.get(self.method, self.method)
+
+    @property
+    def paper(self) -> bool:
+        return self.variant == "paper"
+
+    def scaled(self, channels: int) -> int:
+        """So many channels at this width: at a width other than 1 a multiple of 8, which blocks divide."""
+        return channels if self.width == 1 else max(8, 8 * round(channels * self.width / 8))
+
+    def conv(
+        self, before: int, after: int, kernel_size: int, *, exception: Options | None = None, **arguments: Any
+    ) -> nn.Module:
+        """A convolution alone: of whitened patches for ``"nd"``, otherwise a plain one.
+
+        Beside batch normalisation it has no bias, otherwise one, unless the arguments say differently.
+
+        Args:
+            before, after: channels.
+            exception: options that the authors' code gives this convolution alone; for the variant ``"paper"``.
+            arguments: of every convolution, such as ``padding``.
+        """
+        return self._conv(self.rest, before, after, kernel_size, exception, arguments)
+
+    def first_conv(
+        self, before: int, after: int, kernel_size: int, *, exception: Options | None = None, **arguments: Any
+    ) -> nn.Module:
+        """The first convolution of the network alone; arguments as in :meth:`conv`."""
+        return self._conv(self.first, before, after, kernel_size, exception, arguments)
+
+    def _conv(
+        self, kind: str, before: int, after: int, kernel_size: int, exception: Options | None, arguments: Options
+    ) -> nn.Module:
+        every: Options = {"bias": kind != "bn"} | arguments
+        if kind == "nd":
+            every |= (exception or {} if self.paper else {}) | self.options
+            return DeconvConv2d(before, after, kernel_size, **every)
+        if kind == "frozen":
+            return FrozenConv2d(before, after, kernel_size, **every | self.options)
+        return nn.Conv2d(before, after, kernel_size, **every)
+
+    def norm(self, channels: int) -> list[nn.Module]:
+        """Batch normalisation, if the method has it, as a list of one module or none."""
+        return [nn.BatchNorm2d(channels)] if self.rest == "bn" else []
+
+    def conv_norm(self, before: int, after: int, kernel_size: int, **arguments: Any) -> list[nn.Module]:
+        """A convolution and, if the method has it, the batch normalisation of its output; arguments of :meth:`conv`."""
+        return [self.conv(before, after, kernel_size, **arguments), *self.norm(after)]
+
+    def stem(self, before: int, after: int, kernel_size: int, **arguments: Any) -> list[nn.Module]:
+        """The first convolution with its batch normalisation, if it has one, and ReLU; arguments of :meth:`conv`."""
+        norm = [nn.BatchNorm2d(after)] if self.first == "bn" else []
+        return [self.first_conv(before, after, kernel_size, **arguments), *norm, nn.ReLU(inplace=True)]
+
+    def head(self, features: int, classes: int) -> nn.Module:
+        """The classifier: whitened for ``"nd"``, plain otherwise."""
+        return DeconvLinear(features, classes) if self.method == "nd" else nn.Linear(features, classes)
 
 
-def head(method: str, features: int, classes: int) -> nn.Module:
-    """The classifier: whitened for ``"nd"``, plain otherwise."""
-    return DeconvLinear(features, classes) if method == "nd" else nn.Linear(features, classes)
+class Classifier(nn.Module):
+    """Features, their mean over what is left of the picture, and a linear layer."""
+
+    def __init__(self, features: list[nn.Module], classifier: nn.Module) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
+
+class SqueezeExcitation(nn.Sequential):
+    """Each channel times a factor between 0 and 1, which two layers find from the means of all channels (Hu 2018).
+
+    Deconvolved, the two 1x1 convolutions take every ninth *image* of a batch as a sample: as in the authors' code,
+    whose sampling stride counts the pixels of the flattened batch, and here there is one pixel an image.
+    """
+
+    def __init__(self, layers: Layers, channels: int) -> None:
+        hidden = max(1, channels // 16)
+        super().__init__(
+            nn.AdaptiveAvgPool2d(1),
+            layers.conv(channels, hidden, 1, bias=True),
+            nn.ReLU(inplace=True),
+            layers.conv(hidden, channels, 1, bias=True),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * super().forward(x)

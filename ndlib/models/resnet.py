@@ -1,73 +1,99 @@
-"""Residual networks for pictures of 32x32 pixels (He et al. 2016: basic blocks, a 3x3 stem without pooling)."""
+"""Residual networks for pictures of 32x32 pixels: a 3x3 stem without pooling, four stages of two blocks."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import convolution, first_and_rest, head
+from .blocks import Classifier, Layers, SqueezeExcitation
+
+MakeBlock = Callable[[Layers, int, int, int], nn.Module]  # channels in, channels out, stride
 
 
 class Block(nn.Module):
     """relu(residual(x) + shortcut(x)): two 3x3 convolutions beside the identity, or a 1x1 one where sizes change."""
 
-    def __init__(
-        self, method: str, in_channels: int, out_channels: int, *, stride: int, options: dict[str, Any]
-    ) -> None:
+    def __init__(self, layers: Layers, before: int, after: int, stride: int) -> None:
         super().__init__()
-        every: dict[str, Any] = {"options": options, "bias": method != "bn"}
         self.residual = nn.Sequential(
-            *convolution(method, in_channels, out_channels, 3, stride=stride, padding=1, **every),
+            *layers.conv_norm(before, after, 3, stride=stride, padding=1),
             nn.ReLU(inplace=True),
-            *convolution(method, out_channels, out_channels, 3, padding=1, **every),
+            *layers.conv_norm(after, after, 3, padding=1),
         )
-        same = stride == 1 and in_channels == out_channels
-        shortcut = [] if same else convolution(method, in_channels, out_channels, 1, stride=stride, **every)
-        self.shortcut = nn.Sequential(*shortcut)
+        same = stride == 1 and before == after
+        self.shortcut = nn.Sequential(*[] if same else layers.conv_norm(before, after, 1, stride=stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.residual(x) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
-    """A 3x3 convolution, four stages of blocks (each but the first halves the picture), a mean over it, a linear layer.
+class PreactBlock(nn.Module):
+    """With a = relu(norm(x)): residual(a) + x, or residual(a) + shortcut(a) where sizes change.
 
-    As in the authors' ResNet for CIFAR, every convolution is deconvolved, with five Newton-Schulz steps: the first
-    and the 1x1 ones of the shortcuts too.
+    Normalisation stands before each 3x3 convolution; the shortcut, a 1x1 convolution, has none of its own.
     """
 
-    def __init__(
-        self,
-        blocks: tuple[int, ...],
-        *,
-        method: str,
-        classes: int,
-        channels: int,
-        width: float,
-        options: dict[str, Any],
-    ) -> None:
+    def __init__(self, layers: Layers, before: int, after: int, stride: int, *, squeeze: bool = False) -> None:
         super().__init__()
-        first, rest = first_and_rest(method)
-        size = round(64 * width)
-        layers = convolution(first, channels, size, 3, padding=1, options=options, bias=first != "bn")
-        layers.append(nn.ReLU(inplace=True))
-        before = size
-        for stage, count in enumerate(blocks):
-            size = round(64 * width * 2**stage)
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(Block(rest, before, size, stride=stride, options=options))
-                before = size
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.classifier = head(rest, before, classes)
+        self.activation = nn.Sequential(*layers.norm(before), nn.ReLU())
+        same = stride == 1 and before == after
+        self.shortcut = None if same else layers.conv(before, after, 1, stride=stride)
+        self.residual = nn.Sequential(
+            layers.conv(before, after, 3, stride=stride, padding=1),
+            *layers.norm(after),
+            nn.ReLU(inplace=True),
+            layers.conv(after, after, 3, padding=1),
+            *[SqueezeExcitation(layers, after)] if squeeze else [],
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(x))
-        return logits
+        a = self.activation(x)
+        shortcut = x if self.shortcut is None else self.shortcut(a)
+        return self.residual(a) + shortcut
 
 
-def resnet18(**arguments: Any) -> ResNet:
-    """ResNet-18: two blocks of 64, 128, 256 and 512 channels each at width 1."""
-    return ResNet((2, 2, 2, 2), **arguments)
+def stages(layers: Layers, block: MakeBlock) -> list[nn.Module]:
+    """Two blocks of 64, 128, 256 and 512 channels each; all stages but the first halve the sides of the picture."""
+    made, before = [], layers.scaled(64)
+    for size, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+        after = layers.scaled(size)
+        made.append(block(layers, before, after, stride))
+        before = after
+    return made
+
+
+def resnet18(layers: Layers, channels: int, classes: int) -> Classifier:
+    """ResNet-18 (He et al. 2016, *Deep residual learning*).
+
+    As in the authors' network every convolution is deconvolved with five Newton-Schulz steps: the first and the 1x1
+    ones of the shortcuts too.
+    """
+    features = [*layers.stem(channels, layers.scaled(64), 3, padding=1), *stages(layers, Block)]
+    return Classifier(features, layers.head(layers.scaled(512), classes))
+
+
+def preact18(layers: Layers, channels: int, classes: int) -> Classifier:
+    """Preact-18: ResNet-18 with normalisation and ReLU before the convolutions (He et al. 2016, *Identity mappings*).
+
+    As in the authors' network the last block is followed by neither normalisation nor ReLU, which the original has.
+    Their stem with batch normalisation holds one that is never called (128 parameters, left out here). Deconvolved,
+    the first convolution takes 10 Newton-Schulz steps.
+    """
+    stem = layers.first_conv(channels, layers.scaled(64), 3, padding=1, exception={"n_iter": 10})
+    return Classifier([stem, *stages(layers, PreactBlock)], layers.head(layers.scaled(512), classes))
+
+
+def senet18(layers: Layers, channels: int, classes: int) -> Classifier:
+    """SENet-18: blocks of Preact-18 with squeeze and excitation (Hu et al. 2018), after a stem with norm and ReLU.
+
+    The last block is followed by neither normalisation nor ReLU here either. Deconvolved, the first convolution takes
+    15 Newton-Schulz steps, and the two 1x1 convolutions of each squeeze are deconvolved too.
+    """
+
+    def block(layers: Layers, before: int, after: int, stride: int) -> nn.Module:
+        return PreactBlock(layers, before, after, stride, squeeze=True)
+
+    stem = layers.stem(channels, layers.scaled(64), 3, padding=1, exception={"n_iter": 15})
+    return Classifier([*stem, *stages(layers, block)], layers.head(layers.scaled(512), classes))

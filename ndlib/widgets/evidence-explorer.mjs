@@ -2,7 +2,7 @@
 
 import { COLORS, make, oncePerFrame, roundTicks } from "./draw.mjs";
 import { change, choice, frame, preset, reset } from "./controls.mjs";
-import { OBADAGE, PAPER, RECOVERED, SBANDATI, canRecover, chosen, pairsOf, summary } from "./evidence.mjs";
+import { OBADAGE, PAPER, RECOVERED, SBANDATI, agreement, canRecover, chosen, differencesOf, pairsOf, summary } from "./evidence.mjs";
 
 const TRAITS = ["dataset", "epochs", "sources", "only_test", "recovered", "view", "picked"];
 const HINT = "Point at a dot, tap it, or go from one to the next with the arrow keys: here stands what is known about it.";
@@ -16,7 +16,8 @@ function render({ model, el }) {
     title: "The published accuracies of ten architectures",
     tryThis:
       "On CIFAR-100 after 20 epochs some dots lie far to the right of the others. Point at one: what is it? Then keep only " +
-      "test accuracies, and look at the gain: in how many architectures is ND ahead, and who has more than one run?",
+      "test accuracies, and look at the gain: in how many architectures is ND ahead, and who has more than one run? Last, " +
+      "subtract the paper: which values lie farther from it than chance explains?",
   });
   const legend = make("div", { class: "nd-legend" });
   const dots = make("div", {
@@ -31,7 +32,7 @@ function render({ model, el }) {
 
   choice(ui, { trait: "dataset", label: "data set", options: ["CIFAR-10", "CIFAR-100"].map((name) => [name, name]) });
   choice(ui, { trait: "epochs", label: "epochs", options: [1, 20, 100].map((n) => [n, String(n)]) });
-  choice(ui, { trait: "view", label: "show", options: [["accuracy", "accuracy"], ["gain", "gain ND − BN"]] });
+  choice(ui, { trait: "view", label: "show", options: [["accuracy", "accuracy"], ["gain", "gain ND − BN"], ["difference", "minus paper"]] });
   const sources = checks(ui, "sources");
   const all = table.sources.slice(0, RECOVERED);
   for (const source of [PAPER, SBANDATI, OBADAGE]) {
@@ -52,6 +53,7 @@ function render({ model, el }) {
   const corrected = { dataset: "CIFAR-100", epochs: 20, view: "accuracy", only_test: true, recovered: true };
   preset(ui, "CIFAR-100 after 20 epochs, corrected", { ...asPublished, ...corrected });
   preset(ui, "Where ND loses", { ...asPublished, dataset: "CIFAR-100", epochs: 100, view: "gain" });
+  preset(ui, "Beside the paper, corrected", { ...asPublished, ...corrected, view: "difference" });
   reset(ui, TRAITS);
 
   let now; // everything that the picture shows
@@ -75,7 +77,9 @@ function render({ model, el }) {
     const began = performance.now();
     const [dataset, epochs, names, onlyTest, recovered, view, picked] = TRAITS.map((trait) => model.get(trait));
     const everything = chosen(table, { dataset, epochs, sources: all, onlyTest: false, recovered: false }).shown;
-    const { shown, hidden } = chosen(table, { dataset, epochs, sources: names, onlyTest, recovered });
+    const found = chosen(table, { dataset, epochs, sources: names, onlyTest, recovered });
+    const { hidden } = found;
+    const shown = view === "difference" ? differencesOf(table, found.shown).map(({ index }) => index) : found.shown;
     const pairs = pairsOf(table, shown);
     now = { dataset, epochs, view, picked, recovered, shown, hidden, pairs, everything, summary: summary(table, shown) };
     ui.root.shown = shown;
@@ -144,6 +148,7 @@ function checks(ui, label) {
 // Where everything stands. ------------------------------------------------------------------------------------------
 
 const LANE = 13; // pixels from one source to the next
+const APART = 4; // pixels that BN and ND stand above and below the middle of their lane, where both have intervals
 const METHOD_COLORS = { BN: COLORS.bn, ND: COLORS.nd };
 
 function layout(table, now, width) {
@@ -153,7 +158,10 @@ function layout(table, now, width) {
   const above = narrow ? 17 : 4;
   const row = above + LANE * Math.max(2, lanes.length) + 5;
   const box = { left: narrow ? 10 : 112, right: width - 14, top: 6, bottom: 6 + row * table.architectures.length };
-  const domain = view === "gain" ? gainDomain(table, now) : accuracyDomain(everything.map((i) => table.accuracy[i]));
+  const domain =
+    view === "accuracy" ? accuracyDomain(everything.map((i) => table.accuracy[i]))
+    : view === "gain" ? gainDomain(table, now)
+    : differenceDomain(table, now);
   const x = (value) => box.left + ((value - domain[0]) / (domain[1] - domain[0])) * (box.right - box.left);
   const middle = (Math.max(2, lanes.length) - lanes.length) / 2;
   const y = (architecture, source) => box.top + architecture * row + above + LANE * (lanes.indexOf(source) + middle + 0.5);
@@ -164,10 +172,16 @@ function layout(table, now, width) {
           index: nd, partner: bn, value: gain, method: gain < 0 ? "BN" : "ND", left: x(gain), ...at(nd),
           suspicious: Boolean(table.suspicious[nd] || table.suspicious[bn]),
         }))
-      : shown.map((i) => ({
-          index: i, value: table.accuracy[i], method: table.method[i], left: x(table.accuracy[i]), ...at(i),
-          suspicious: Boolean(table.suspicious[i]),
-        }));
+      : view === "difference"
+        ? differencesOf(table, shown).map(({ index, value, half }) => ({
+            index, value, half, method: table.method[index], left: x(value), ...at(index),
+            top: at(index).top + (table.method[index] === "BN" ? -APART : APART),
+            suspicious: Boolean(table.suspicious[index]),
+          }))
+        : shown.map((i) => ({
+            index: i, value: table.accuracy[i], method: table.method[i], left: x(table.accuracy[i]), ...at(i),
+            suspicious: Boolean(table.suspicious[i]),
+          }));
   return { width, height: box.bottom + 40, narrow, row, box, domain, x, y, points };
 }
 
@@ -178,10 +192,22 @@ function accuracyDomain(values) {
 }
 
 // Of everything that could be shown, so that the axis stays when sources come and go.
-function gainDomain(table, { everything, dataset, epochs }) {
-  const logs = table.source.flatMap((source, i) =>
-    source === RECOVERED && table.dataset[i] === dataset && table.epochs[i] === epochs ? [i] : []);
-  const gains = pairsOf(table, [...everything, ...logs]).map(({ gain }) => gain);
+const withLogs = (table, { everything, dataset, epochs }) => [
+  ...everything,
+  ...table.source.flatMap((source, i) =>
+    source === RECOVERED && table.dataset[i] === dataset && table.epochs[i] === epochs ? [i] : []),
+];
+
+// Of the values that the choice shows: test accuracies lie close together, and an interval may run out of the picture.
+function differenceDomain(table, { shown }) {
+  const values = differencesOf(table, shown).flatMap(({ value, half }) => [value, ...(half < 4 ? [value - half, value + half] : [])]);
+  const [least, most] = [Math.min(-1, ...values), Math.max(1, ...values)];
+  const room = 0.06 * (most - least);
+  return [least - room, most + room];
+}
+
+function gainDomain(table, now) {
+  const gains = pairsOf(table, withLogs(table, now)).map(({ gain }) => gain);
   const [least, most] = [Math.min(0, ...gains), Math.max(...gains)];
   const room = 0.04 * (most - least);
   return [least - room, most + room];
@@ -197,15 +223,21 @@ function paint(table, now, { box, domain, x, y, row, narrow, points }) {
   });
   for (const { at, text } of roundTicks(domain, (box.right - box.left) / 80)) {
     const place = x(at).toFixed(1);
-    const sign = now.view === "gain" && at > 0 ? "+" : "";
+    const sign = now.view !== "accuracy" && at > 0 ? "+" : "";
     parts.push(`<path class="nd-grid" d="M${place} ${box.top}V${box.bottom}"/>`);
     parts.push(`<text class="nd-tick" x="${place}" y="${box.bottom + 16}" text-anchor="middle">${sign}${text}</text>`);
   }
   parts.push(`<path class="nd-axis" d="M${box.left} ${box.bottom}H${box.right}"/>`);
-  const label = now.view === "gain" ? "accuracy of ND minus BN (points)" : "accuracy (%)";
+  const label = { accuracy: "accuracy (%)", gain: "accuracy of ND minus BN (points)", difference: "reproduction minus paper (points)" }[now.view];
   parts.push(`<text class="nd-label" x="${box.right}" y="${box.bottom + 34}" text-anchor="end">${label}</text>`);
-  if (now.view === "gain") parts.push(`<path class="nd-zero" d="M${x(0).toFixed(1)} ${box.top}V${box.bottom}"/>`);
-  for (const { source, architecture, bn, nd, gain } of now.pairs) {
+  if (now.view !== "accuracy") parts.push(`<path class="nd-zero" d="M${x(0).toFixed(1)} ${box.top}V${box.bottom}"/>`);
+  const inside = (value) => Math.min(box.right + 8, Math.max(box.left - 4, x(value))).toFixed(1);
+  for (const { value, half, top, method, index } of points) {
+    if (now.view !== "difference" || half === null) continue;
+    const single = table.attempts[index].length < 2 ? ' stroke-dasharray="2 2"' : "";
+    parts.push(`<path class="nd-interval" stroke="${METHOD_COLORS[method]}"${single} d="M${inside(value - half)} ${top.toFixed(1)}H${inside(value + half)}"/>`);
+  }
+  for (const { source, architecture, bn, nd, gain } of now.view === "difference" ? [] : now.pairs) {
     const ends = now.view === "gain" ? [0, gain] : [table.accuracy[bn], table.accuracy[nd]];
     const dash = table.suspicious[bn] || table.suspicious[nd] ? ' stroke-dasharray="2 3"' : "";
     parts.push(`<path class="nd-joint"${dash} d="M${x(ends[0]).toFixed(1)} ${y(architecture, source).toFixed(1)}H${x(ends[1]).toFixed(1)}"/>`);
@@ -243,6 +275,10 @@ function legendOf(table, { view, shown }) {
     view === "gain"
       ? [swatch("ND", "ND ahead"), swatch("BN", "BN ahead")]
       : [swatch("BN", "batch normalisation"), swatch("ND", "network deconvolution")];
+  if (view === "difference") {
+    const line = (dash) => `<svg viewBox="-8 -8 16 16" aria-hidden="true"><path d="M-8 0H8" stroke="currentColor" stroke-width="2"${dash}/></svg>`;
+    methods.push(`<span>${line("")}95 % interval</span>`, `<span>${line(' stroke-dasharray="2 2"')}one run: too short</span>`);
+  }
   const crossed = shown.find((i) => table.suspicious[i]);
   if (crossed !== undefined) methods.push(`<span>${icon(table.source[crossed], COLORS.none, true)}no test accuracy</span>`);
   return methods.join("");
@@ -289,6 +325,16 @@ function explained(table, { view, picked, shown, pairs }) {
   };
   const file = `File: ${table.files[table.file[picked]]}`;
   if (view === "accuracy") return [`${name}: ${table.method[picked]} ${value(picked)}.`, `${table.texts[table.text[picked]]} ${file}`];
+  if (view === "difference") {
+    const [{ value: difference, half }] = differencesOf(table, [picked]);
+    const runs = table.attempts[picked].length;
+    const interval =
+      half === null ? "No interval, as it is not known to be a test accuracy."
+      : `95 % interval ${signed(difference - half)} to ${signed(difference + half)}, ` +
+        (runs > 1 ? `from ${runs} runs and 10,000 test images.` : "from the 10,000 test images alone: with one run it is too short.");
+    const head = `${name}: ${table.method[picked]} ${signed(difference)} points.`;
+    return [head, `${value(picked)} beside ${table.paper[picked].toFixed(2)} % in the paper. ${interval} ${table.texts[table.text[picked]]} ${file}`];
+  }
   const { bn, nd, gain } = pairs.find((pair) => pair.nd === picked || pair.bn === picked);
   const [ofBn, ofNd] = [bn, nd].map((i) => table.texts[table.text[i]]);
   // What is said of both alike, sentence by sentence, is said once.
@@ -297,13 +343,17 @@ function explained(table, { view, picked, shown, pairs }) {
   return [`${name}: ${signed(gain)} points.`, `BN ${value(bn)}, ND ${value(nd)}. ${of} ${file}`];
 }
 
-function inWords(table, { dataset, epochs, shown, hidden, summary: found }) {
+function inWords(table, { dataset, epochs, view, shown, hidden, summary: found }) {
   const said = found.map(({ source, count, ahead, gain }) => {
     const trained = shown.some((i) => table.source[i] === source && table.kind[i] === "train");
     const by = gain < 0 ? `behind by ${points(gain)} on average` : `by ${points(gain)} on average`;
     return `in ${ahead} of ${count} architectures in ${table.names[source]}, ${by}${trained ? " (training accuracies)" : ""}`;
   });
-  const ahead = said.length ? `ND is ahead ${said.join("; ")}.` : "Nothing is left to show.";
+  const beside = agreement(table, shown).map(
+    ({ source, count, agree }) => `in ${table.names[source]} the paper's value lies within the interval in ${agree} of ${count} cells`);
+  const nothing = view === "difference" && shown.length ? "None of the values shown is known to be a test accuracy." : "Nothing is left to show.";
+  const words = view === "difference" ? beside.join("; ").replace(/^i/, "I") : said.length && `ND is ahead ${said.join("; ")}`;
+  const ahead = words ? `${words}.` : nothing;
   const left = [...new Set(hidden.map((i) => table.source[i]))].map((source) => {
     const trained = hidden.some((i) => table.source[i] === source && table.kind[i] === "train");
     return `${table.names[source]} (${trained ? "training accuracies" : "it does not say what they are"})`;

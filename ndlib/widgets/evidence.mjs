@@ -48,3 +48,19 @@ export function summary(table, records) {
     return [{ source, count: gains.length, ahead, gain: gains.reduce((sum, gain) => sum + gain, 0) / gains.length }];
   });
 }
+
+/** Each value of a reproduction beside the paper's: [{index, value, half}] in points; half is null without an interval. */
+export function differencesOf(table, records) {
+  return records
+    .filter((i) => table.source[i] !== PAPER)
+    .map((i) => ({ index: i, value: table.accuracy[i] - table.paper[i], half: table.half[i] }));
+}
+
+/** For each source in turn: {source, count, agree}, in how many of the intervals no difference lies. */
+export function agreement(table, records) {
+  const found = differencesOf(table, records).filter(({ half }) => half !== null);
+  return [SBANDATI, OBADAGE, RECOVERED].flatMap((source) => {
+    const own = found.filter(({ index }) => table.source[index] === source);
+    return own.length ? [{ source, count: own.length, agree: own.filter(({ value, half }) => Math.abs(value) <= half).length }] : [];
+  });
+}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import traitlets
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import plotting, published
@@ -38,6 +39,8 @@ def _columns() -> dict[str, Any]:
     texts = list(dict.fromkeys(r.explain() for r in records))
     files = list(dict.fromkeys(r.file for r in records))
     architectures = published.architectures()
+    paper = {r.cell: r.accuracy for r in records if r.source == PAPER}
+    half = {(d.record.source, d.record.cell): d.half for d in published.differences()}
     return {
         "sources": list(SOURCES),
         "names": list(NAMES.values()),
@@ -50,6 +53,8 @@ def _columns() -> dict[str, Any]:
         "epochs": [r.epochs for r in records],
         "method": [r.method for r in records],
         "accuracy": [r.accuracy for r in records],
+        "paper": [paper[r.cell] for r in records],
+        "half": [half.get((r.source, r.cell)) for r in records],
         "kind": [r.kind for r in records],
         "suspicious": [int(r.suspicious) for r in records],
         "attempts": [[a.accuracy for a in r.attempts] for r in records],
@@ -71,7 +76,8 @@ class EvidenceExplorer(BookWidget):
         sources: some of ``"paper"``, ``"Sbandati 2021"``, ``"Obadage 2024"``.
         only_test: leave out what is training accuracy or not stated.
         recovered: show the test means from the logs of the 2024 study in place of what it printed, where there are any.
-        view: ``"accuracy"``, or ``"gain"`` for ND minus BN.
+        view: ``"accuracy"``, ``"gain"`` for ND minus BN, or ``"difference"`` for reproduction minus paper, with the
+            intervals of :func:`ndlib.published.differences`.
         picked: the record that is explained, an index into ``ndlib.published.records()``; -1 for none.
     """
 
@@ -85,7 +91,7 @@ class EvidenceExplorer(BookWidget):
     sources = traitlets.List(traitlets.Enum(PRINTED), list(PRINTED)).tag(sync=True)
     only_test = traitlets.Bool(False).tag(sync=True)
     recovered = traitlets.Bool(False).tag(sync=True)
-    view = traitlets.Enum(["accuracy", "gain"], "accuracy").tag(sync=True)
+    view = traitlets.Enum(["accuracy", "gain", "difference"], "accuracy").tag(sync=True)
     picked = traitlets.Int(min=-1).tag(sync=True)
 
     @traitlets.default("picked")
@@ -105,7 +111,7 @@ class EvidenceExplorer(BookWidget):
 
     @property
     def shown(self) -> list[Record]:
-        """The records drawn; in the view of gains their pairs are."""
+        """The records drawn; in the view of gains their pairs are, in that of differences the paper's are not."""
         inside = published.select(dataset=self.dataset, epochs=self.epochs)
         known = {r.cell for r in inside if r.source == RECOVERED} if self.recovered else set()
         shown = []
@@ -114,6 +120,8 @@ class EvidenceExplorer(BookWidget):
                 wanted = OBADAGE in self.sources and r.cell in known
             else:
                 wanted = r.source in self.sources and not (r.source == OBADAGE and r.cell in known)
+            if r.source == PAPER and self.view == "difference":
+                continue
             if wanted and (r.kind == "test" or not self.only_test):
                 shown.append(r)
         return shown
@@ -129,7 +137,20 @@ class EvidenceExplorer(BookWidget):
             for source, found in gains.items()
         ]
 
+    @property
+    def agreement(self) -> dict[str, tuple[int, int]]:
+        """By source, in how many cells the interval of the difference to the paper holds zero, and of how many."""
+        found: dict[str, list[bool]] = {}
+        for d in published.differences(self.shown):
+            found.setdefault(d.record.source, []).append(abs(d.value) <= d.half)
+        return {source: (sum(agree), len(agree)) for source, agree in found.items()}
+
     def describe(self) -> str:
+        if self.view == "difference":
+            cells = [f"{agree} of {total} in {NAMES[source]}" for source, (agree, total) in self.agreement.items()]
+            within = f"The paper's value lies within the interval in {'; '.join(cells)}." if cells else ""
+            start = f"Accuracy on {self.dataset} after {_after(self.epochs)} minus the paper's"
+            return f"{start}, one row an architecture. {within or 'No value shown is known to be a test accuracy.'}"
         said = [
             f"in {ahead} of {total} architectures in {NAMES[source]}, by {gain:.1f} points on average"
             for source, total, ahead, gain in self.summary
@@ -144,6 +165,8 @@ class EvidenceExplorer(BookWidget):
         lanes = [source for source in SOURCES if any(r.source == source for r in self.shown)]
         looks = {PAPER: ("o", "none"), SBANDATI: ("D", "left"), OBADAGE: ("s", "full"), RECOVERED: ("^", "full")}
         fig, ax = plt.subplots(figsize=(plotting.WIDTH, 5.6))
+        if self.view == "difference":
+            return self._still_differences(fig, ax)
         for bn, nd in published.pairs(self.shown):
             lane = lanes.index(bn.source) - (len(lanes) - 1) / 2
             y = rows.index(bn.architecture) + 0.24 * lane
@@ -164,6 +187,26 @@ class EvidenceExplorer(BookWidget):
         ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel=f"accuracy (%), {self.dataset}, {_after(self.epochs)}")
         ax.invert_yaxis()
         ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=3, fontsize=9)
+        plt.close(fig)
+        return fig
+
+    def _still_differences(self, fig: Figure, ax: Axes) -> Figure:
+        rows, places = published.architectures(), {"BN": -0.15, "ND": 0.15}
+        paper = {r.cell: r.accuracy for r in published.select(source=PAPER)}
+        half = {(d.record.source, d.record.cell): d.half for d in published.differences(self.shown)}
+        for r in self.shown:
+            value, color = r.accuracy - paper[r.cell], plotting.COLORS[r.method.lower()]
+            y = rows.index(r.architecture) + places[r.method] - 0.07 * (r.source == SBANDATI)
+            marker = {SBANDATI: "D", OBADAGE: "s", RECOVERED: "^"}[r.source]
+            ax.plot(value, y, marker, color=color, markersize=5)
+            if (r.source, r.cell) in half:
+                ax.hlines(y, value - half[r.source, r.cell], value + half[r.source, r.cell], color=color)
+            if r.suspicious:
+                ax.plot(value, y, "x", color=plotting.INK)
+        ax.axvline(0, color=plotting.INK, linewidth=1)
+        label = f"reproduction minus paper (points), {self.dataset}, {_after(self.epochs)}"
+        ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel=label)
+        ax.invert_yaxis()
         plt.close(fig)
         return fig
 

@@ -58,7 +58,8 @@ const functions = {
   },
   evidence: ({ table, settings }) => {
     const { shown, hidden } = evidence.chosen(table, settings);
-    return { shown, hidden, pairs: evidence.pairsOf(table, shown), summary: evidence.summary(table, shown) };
+    const beside = { differences: evidence.differencesOf(table, shown), agreement: evidence.agreement(table, shown) };
+    return { shown, hidden, pairs: evidence.pairsOf(table, shown), summary: evidence.summary(table, shown), ...beside };
   },
   square: ({ pixels, width, height, n }) => middleSquare(pixels, width, height, n),
 };

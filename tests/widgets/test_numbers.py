@@ -242,3 +242,13 @@ def test_evidence(run, dataset, only_test, recovered, sources):
         for each, wanted in zip(found["summary"], w.summary, strict=True):
             assert (each["count"], each["ahead"]) == (wanted.total, wanted.ahead)
             assert each["gain"] == pytest.approx(wanted.gain, abs=1e-12)
+        w.view = "difference"
+        assert [records[each["index"]] for each in found["differences"]] == w.shown
+        wanted = {d.record: (d.value, d.half) for d in published.differences(w.shown)}
+        tests = [each for each in found["differences"] if each["half"] is not None]
+        assert [records[each["index"]] for each in tests] == list(wanted)
+        for each, (value, half) in zip(tests, wanted.values(), strict=True):
+            assert (each["value"], each["half"]) == pytest.approx((value, half), abs=1e-12)
+        agreement = {published.SOURCES[a["source"]]: (a["agree"], a["count"]) for a in found["agreement"]}
+        assert agreement == w.agreement
+        w.view = "accuracy"

@@ -210,6 +210,16 @@ def test_published_numbers_are_chosen_and_summed_up():
     assert w.summary[0].ahead == 7 and w.still()
     w.only_test = True
     assert w.shown == [] and "Nothing is shown" in w.describe() and w.still()
+    w.view = "difference"
+    assert "No value shown" in w.describe() and w.still()
+    w.sources, w.epochs, w.recovered = list(published.SOURCES[:3]), 20, True
+    assert {r.source for r in w.shown} == {"Sbandati 2021", "Obadage 2024, logs"} and len(w.shown) == 26
+    found = [d for d in published.differences(w.shown) if d.record.source == "Obadage 2024, logs"]
+    assert w.agreement["Obadage 2024, logs"] == (sum(abs(d.value) <= d.half for d in found), 20)
+    assert 0 < w.agreement["Obadage 2024, logs"][0] < 20
+    assert "of 20 in the logs of the 2024 reproduction" in w.describe() and w.still()
+    w.only_test, w.recovered = False, False  # training accuracies are drawn, crossed and without an interval
+    assert w.agreement.keys() == {"Sbandati 2021"} and len(w.shown) == 26 and w.still()
     for trait, value in (("dataset", "MNIST"), ("epochs", 2), ("sources", ["nobody"]), ("picked", 296), ("view", "")):
         with pytest.raises(traitlets.TraitError):
             setattr(w, trait, value)

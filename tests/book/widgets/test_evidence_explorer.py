@@ -6,6 +6,7 @@ from ndlib.published import OBADAGE, PAPER, RECOVERED, SBANDATI
 from ndlib.widgets import EvidenceExplorer
 
 RECORDS = published.records()
+PAPERS = {r.cell: r.accuracy for r in RECORDS if r.source == PAPER}
 
 
 def place(**conditions):
@@ -34,6 +35,9 @@ def test_evidence_draws_the_records(started):
         {"dataset": "CIFAR-100", "epochs": 20, "recovered": True},
         {"sources": [OBADAGE, PAPER], "epochs": 1, "only_test": False},
         {"view": "gain"},
+        {"view": "difference"},
+        {"only_test": True, "recovered": True, "epochs": 20},
+        {"sources": [SBANDATI]},
         {"sources": []},
     ):
         set_traits(page, "evidence-explorer", **traits)
@@ -43,6 +47,14 @@ def test_evidence_draws_the_records(started):
         if python.view == "accuracy":
             assert [RECORDS[p["index"]] for p in points] == python.shown
             wanted = [r.accuracy for r in python.shown]
+        elif python.view == "difference":
+            assert [RECORDS[p["index"]] for p in points] == python.shown
+            wanted = [r.accuracy - PAPERS[r.cell] for r in python.shown]
+            halves = {d.record: d.half for d in published.differences(python.shown)}
+            assert [p["half"] for p in points] == [
+                pytest.approx(halves[r]) if r in halves else None for r in python.shown
+            ]
+            assert page.locator(".nd-dots .nd-interval").count() == len(halves)
         else:
             pairs = published.pairs(python.shown)
             assert [(RECORDS[p["partner"]], RECORDS[p["index"]]) for p in points] == pairs
@@ -58,7 +70,9 @@ def test_evidence_draws_the_records(started):
             for p in points:
                 assert p["left"] == pytest.approx(least["left"] + slope * (p["value"] - least["value"]), abs=0.01)
             assert slope > 0 and least["left"] > 100
-        for source, total, ahead, gain in python.summary:
+        for source, (agree, total) in python.agreement.items() if python.view == "difference" else ():
+            assert f"the paper's value lies within the interval in {agree} of {total} cells" in readout(page), source
+        for source, total, ahead, gain in python.summary if python.view != "difference" else ():
             names = {PAPER: "paper", SBANDATI: "2021 reproduction", OBADAGE: "the 2024", RECOVERED: "logs of the 2024"}
             by = f"by {gain:.1f} points on average"
             assert f"in {ahead} of {total} architectures in" in readout(page)
@@ -109,6 +123,34 @@ def test_evidence_presets_and_controls(started):
     page.get_by_role("button", name="Reset").click()
     assert (readout(page), about(page)) == first
     assert page.get_by_label("paper", exact=True).is_checked()
+
+
+def test_evidence_beside_the_paper(started):
+    page = started("evidence-explorer").page
+    page.get_by_role("button", name="Beside the paper, corrected").click()
+    assert "In the 2021 reproduction the paper's value lies within" in readout(page)
+    assert "in the logs of the 2024 reproduction the paper's value lies within" in readout(page)
+    assert page.locator(".nd-legend").inner_text().count("interval") == 1
+    cell = {"dataset": "CIFAR-100", "epochs": 20, "architecture": "PNASNetA"}
+    set_traits(page, "evidence-explorer", picked=place(source=RECOVERED, method="BN", **cell))
+    (d,) = published.differences(published.select(source=RECOVERED, method="BN", **cell))
+    said = about(page).replace("\u2212", "-")
+    assert f"PNASNetA, the logs of the 2024 reproduction: BN {d.value:+.2f} points" in said
+    assert f"beside {d.paper.accuracy:.2f} % in the paper" in said
+    assert f"95 % interval {d.value - d.half:+.2f} to {d.value + d.half:+.2f}, from 3 runs" in said
+    set_traits(
+        page, "evidence-explorer", picked=place(source=SBANDATI, method="BN", **cell | {"architecture": "VGG-16"})
+    )
+    assert "with one run it is too short" in about(page)
+    reach = "svg => [...svg.querySelectorAll('.nd-interval')].map((p) => p.getBBox()).map((b) => [b.x, b.x + b.width])"
+    for left, right in page.locator(".nd-dots > svg").evaluate(reach):
+        assert left >= 0 and right <= page.locator(".nd-dots > svg").bounding_box()["width"]
+    page.get_by_label("test means from the logs").uncheck()
+    page.get_by_label("only test accuracies").uncheck()
+    set_traits(page, "evidence-explorer", picked=place(source=OBADAGE, method="ND", **cell))
+    assert "No interval, as it is not known to be a test accuracy" in about(page)
+    page.get_by_label("2021", exact=True).uncheck()
+    assert "None of the values shown is known to be a test accuracy" in readout(page)
 
 
 def test_evidence_by_keyboard(started):

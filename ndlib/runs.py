@@ -1,0 +1,295 @@
+"""Runs from their description to their ledger record, alone or in sweeps; interrupted, they go on.
+
+A run is a :class:`Settings`. A sweep is a TOML file: ``[settings]`` of all its runs, a table ``[[arms]]`` for each
+thing compared, and in either a list of values where a list of runs is meant::
+
+    [settings]
+    dataset = "cifar10"
+    train_images = 10_000
+    epochs = 3
+    seed = [0, 1, 2]
+
+    [[arms]]
+    method = "bn"
+
+    [[arms]]
+    method = "nd"
+    lr = [0.05, 0.1]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import itertools
+import json
+import platform
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import __version__, ledger
+from .data import Dataset, load
+from .ledger import Record
+from .models import build, fit_whitening
+from .training import Checkpoint, fit, normaliser
+
+WHITENING_IMAGES = 5000  # that a frozen first layer is fitted to
+
+_load = lru_cache(maxsize=1)(load)  # the runs of a sweep mostly have one data set
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's result; the defaults are the paper's settings for CIFAR.
+
+    ``train_images`` and ``test_images`` are the first so many in canonical order, None all. With ``held_out`` the
+    network is tested on so many training images that follow those it is trained on, and the test images are not
+    looked at. ``seed`` decides weights, order and augmentation. ``options`` are those of the deconvolution layers, see
+    ``models.build``. The others are arguments of ``training.fit``.
+    """
+
+    dataset: str
+    method: str
+    arch: str = "vgg-small"
+    width: float = 1.0
+    variant: str = "paper"
+    options: dict[str, Any] = field(default_factory=dict)
+    train_images: int | None = None
+    test_images: int | None = None
+    held_out: int = 0
+    epochs: int = 20
+    seed: int = 0
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-3
+    batch_size: int = 128
+    augment: str = "crop-flip"
+    loss: str = "cross-entropy"
+    precision: str = "float32"
+
+    def data(self) -> Dataset:
+        """The images of the run: those trained on, and those tested on in the place of ``test_images``."""
+        whole = _load(self.dataset)
+        if not self.held_out:
+            return whole.subset(self.train_images, self.test_images)
+        return whole.hold_out(self.train_images, self.held_out)
+
+    def command(self) -> list[str]:
+        """The command line that repeats the run."""
+        words = ["python", "-m", "ndlib", "train"]
+        for f in fields(self):
+            value, flag = getattr(self, f.name), "--" + f.name.replace("_", "-")
+            if f.name == "options":
+                words += itertools.chain.from_iterable(("--option", f"{k}={v}") for k, v in sorted(value.items()))
+            elif value != f.default:
+                words += [flag, str(value)]
+        return words
+
+    def find(self, file: Path) -> Record | None:
+        """The record of this run in a ledger; None where there is no such ledger or no such record."""
+        wanted = self.configuration()
+        if None in wanted.values():  # of all the images, how many are there?
+            data = self.data()
+            wanted |= {"train_images": len(data.train_images), "test_images": len(data.test_images)}
+        records = ledger.read(file) if file.exists() else []
+        return next(iter(ledger.select(records, **wanted)), None)
+
+    def configuration(self) -> Record:
+        """The settings under the keys of the ledger."""
+        return {
+            "dataset": self.dataset,
+            "split": "held-out" if self.held_out else "test",
+            "train_images": self.train_images,
+            "test_images": self.held_out or self.test_images,
+            "arch": self.arch,
+            "width": self.width,
+            "variant": self.variant,
+            "method": self.method,
+            "options": " ".join(f"{name}={value}" for name, value in sorted(self.options.items())),
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "optimizer": "sgd",
+            "lr": self.lr,
+            "schedule": "cosine",
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+            "batch_size": self.batch_size,
+            "augment": self.augment,
+            "loss": self.loss,
+            "precision": self.precision,
+        }
+
+
+def run(
+    settings: Settings,
+    *,
+    device: str = "cpu",
+    progress: bool = True,
+    checkpoint: Checkpoint | None = None,
+    command: Sequence[str] = (),
+) -> tuple[nn.Module, Record]:
+    """One run: load, build, :func:`training.fit`; the network and the ledger record.
+
+    ``command`` is what is written down as the way to repeat the run, by default ``settings.command()``.
+    """
+    data = settings.data()
+    torch.manual_seed(settings.seed)
+    model = build(
+        settings.arch,
+        method=settings.method,
+        classes=len(data.classes),
+        channels=data.train_images.shape[1],
+        size=data.train_images.shape[-1],
+        width=settings.width,
+        variant=settings.variant,
+        options=settings.options,
+    )
+    if settings.method == "bn-frozen":
+        mean, std = normaliser(data, torch.device("cpu"))
+        fit_whitening(model, (data.train_images[:WHITENING_IMAGES].float() - mean) / std)
+    names = ("epochs", "seed", "lr", "momentum", "weight_decay", "batch_size", "augment", "loss", "precision")
+    hyperparameters = {name: getattr(settings, name) for name in names}
+    curve = fit(model, data, **hyperparameters, device=device, progress=progress, checkpoint=checkpoint)
+    record: Record = {
+        "schema": ledger.VERSION,
+        **settings.configuration(),
+        "data_sha256": data.sha256(),
+        "train_images": len(data.train_images),
+        "test_images": len(data.test_images),
+        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        "metric": "top-1",
+        **{f"{split}_best": max(e[split] for e in curve) for split in ("train", "test")},
+        **{f"{split}_last": curve[-1][split] for split in ("train", "test")},
+        "curve": curve,
+        "train_seconds": round(sum(e["train_seconds"] for e in curve), 3),
+        "test_seconds": round(sum(e["test_seconds"] for e in curve), 3),
+        "params": sum(p.numel() for p in model.parameters()),
+        "device": describe_device(device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "ndlib": __version__,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(command or settings.command()),
+    }
+    return model, record
+
+
+def checkpoint_of(settings: Settings, file: Path, *, resume: bool) -> Checkpoint:
+    """Where a run that will be added to the ledger ``file`` is kept until then; forgotten unless ``resume``."""
+    described = json.dumps(dataclasses.asdict(settings), sort_keys=True, default=str)
+    name = hashlib.sha256(described.encode()).hexdigest()[:16]
+    checkpoint = Checkpoint(file.parent / ".checkpoints" / f"{name}.pt")
+    if not resume:
+        checkpoint.remove()
+    return checkpoint
+
+
+def read_sweep(file: Path) -> list[Settings]:
+    """The runs of a sweep, repetitions of all arms one after the other, so that a part of it already compares them.
+
+    Raises:
+        ValueError: the file is not TOML, or has a table or a setting that there is not.
+    """
+    with file.open("rb") as stream:
+        try:
+            tables = tomllib.load(stream)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{file} is not TOML: {error}") from error
+    if unknown := sorted(tables.keys() - {"settings", "arms"}):
+        raise ValueError(f"{file}: unknown table {unknown[0]!r}; there are settings and arms")
+    known = [f.name for f in fields(Settings)]
+    common, arms = tables.get("settings", {}), tables.get("arms", [{}])
+    for table in (common, *arms):
+        if unknown := sorted(table.keys() - set(known)):
+            raise ValueError(f"{file}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
+    runs = [(n, settings) for n, arm in enumerate(arms) for settings in _crossed(common | arm)]
+    for _, settings in runs:
+        for required in ("dataset", "method"):
+            if required not in settings:
+                raise ValueError(f"{file}: a run has no {required}")
+    runs.sort(key=lambda pair: (pair[1].get("seed", 0), pair[0]))
+    return [Settings(**settings) for _, settings in runs]
+
+
+def _crossed(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    lists = {name: value for name, value in table.items() if isinstance(value, list)}
+    for values in itertools.product(*lists.values()):
+        yield table | dict(zip(lists, values, strict=True))
+
+
+def sweep(
+    settings: Sequence[Settings], file: Path, *, device: str = "cpu", first: bool = True, progress: bool = True
+) -> Iterator[str]:
+    """Make the runs that the ledger ``file`` does not hold yet and add them to it; a line of text for each.
+
+    A run that was interrupted goes on after the last epoch that it finished. Of several processes that share each run
+    the ``first`` alone writes.
+    """
+    for number, wanted in enumerate(settings, start=1):
+        if done := wanted.find(file):
+            yield f"{number}/{len(settings)} {summary(done)}; was there"
+            continue
+        checkpoint = checkpoint_of(wanted, file, resume=True)
+        _, record = run(wanted, device=device, progress=progress, checkpoint=checkpoint)
+        if first:
+            ledger.append(file, record)
+            checkpoint.remove()
+        yield f"{number}/{len(settings)} {summary(record)}"
+
+
+def overview(settings: Sequence[Settings], file: Path) -> Iterator[str]:
+    """A line for each run of a sweep: its result, or that it was not run and the command that makes it alone."""
+    for wanted in settings:
+        done = wanted.find(file)
+        yield summary(done) if done else f"not run: {shlex.join(wanted.command())}"
+
+
+def summary(record: Record) -> str:
+    """A line about a run."""
+    named = [ledger.display_name(record[key]) for key in ("method", "arch", "dataset")]
+    where = {"test": "test", "held-out": "held-out training images"}[record["split"]]
+    named += [record["options"]] * bool(record["options"])
+    epochs = f"{record['epochs']} epoch{'s' * (record['epochs'] > 1)}"
+    return (
+        f"{', '.join(named)}, seed {record['seed']}, {epochs}, "
+        f"lr {record['lr']}: {where} {record['test_last']:.2f} % "
+        f"(best {record['test_best']:.2f}), train {record['train_last']:.2f} %, "
+        f"{record['train_seconds']:.0f} s of training"
+    )
+
+
+def describe_device(device: str) -> str:
+    """What the run ran on, for the ledger: the GPU's name, or the processor's and the number of threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    return f"cpu: {name}, {torch.get_num_threads()} threads"
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, with "+" if ndlib/ differs from it; None outside one."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        git("ls-files", "--error-unmatch", "training.py")  # a wheel inside some other project's checkout is not it
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    return None

@@ -1,0 +1,279 @@
+"""Runs and sweeps: the record of a run, what an interruption costs, and that several processes make the same run."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ndlib import __main__, data, ledger, models, runs, training
+from ndlib.runs import Settings
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
+
+SMALL = Settings(
+    "photo-patches", "nd", width=0.25, options={"block_size": 4}, train_images=256, test_images=200, epochs=3, seed=1,
+    batch_size=64,
+)  # fmt: skip
+SWEEP = """
+[settings]
+dataset = "photo-patches"
+width = 0.25
+train_images = 128
+test_images = 100
+batch_size = 64
+epochs = 1
+seed = [0, 1]
+
+[[arms]]
+method = "bn"
+
+[[arms]]
+method = "nd"
+options = { block_size = 4 }
+"""
+
+
+def run(settings, **options):
+    return runs.run(settings, **{"progress": False} | options)
+
+
+def accuracies(record):
+    return [{k: v for k, v in e.items() if not k.endswith("seconds")} for e in record["curve"]]
+
+
+@pytest.mark.parametrize("method", ["bn", "nd"])
+def test_a_run_its_record_and_its_stored_network(tmp_path, method):
+    options = {"solver": "polar", "block_size": 4} if method == "nd" else {}
+    settings = dataclasses.replace(SMALL, method=method, options=options, epochs=2)
+    model, record = run(settings, command=["a", "b c"])
+    ledger.append(tmp_path / "l.jsonl", record)
+    assert ledger.read(tmp_path / "l.jsonl")[0] == record
+    assert settings.find(tmp_path / "l.jsonl") == record
+    assert record["command"] == "a 'b c'"
+    assert record["options"] == ("block_size=4 solver=polar" if method == "nd" else "")
+    assert record["params"] == sum(p.numel() for p in model.parameters())
+    patches = data.load("photo-patches").subset(256, 200)
+    assert record["data_sha256"] == patches.sha256()
+    scale = training.normaliser(patches, torch.device("cpu"))
+    assert training.accuracy(model, patches.test_images, patches.test_labels, scale) == record["test_last"]
+
+    models.save(model, tmp_path / "net.npz", record)
+    stored, its_record = models.load(tmp_path / "net.npz")
+    assert its_record == record
+    assert not stored.training
+    x = patches.test_images.float() / 255
+    torch.testing.assert_close(stored(x), model.eval()(x), rtol=0.02, atol=0.02)
+    assert stored.state_dict().keys() == model.state_dict().keys()
+
+
+def test_the_command_of_a_run_repeats_it(tmp_path, monkeypatch):
+    settings = dataclasses.replace(SMALL, epochs=1, lr=0.05, augment="none")
+    monkeypatch.chdir(tmp_path)
+    assert __main__.main([*settings.command()[3:], "--ledger", "l.jsonl"]) == 0
+    (record,) = ledger.read(tmp_path / "l.jsonl")
+    assert accuracies(record) == accuracies(run(settings)[1])
+    assert settings.find(tmp_path / "l.jsonl") == record
+
+
+def test_a_frozen_first_layer_is_that_of_the_training_images():
+    settings = dataclasses.replace(SMALL, method="bn-frozen", options={}, epochs=1, lr=1e-9)
+    model, record = run(settings)
+    images = settings.data()
+    mean, std = training.normaliser(images, torch.device("cpu"))
+    expected = models.build("vgg-small", method="bn-frozen", classes=10, width=0.25)
+    models.fit_whitening(expected, (images.train_images.float() - mean) / std)
+    (ours, its) = (m.features[0] for m in (model, expected))
+    for name, buffer in ours.named_buffers():
+        torch.testing.assert_close(buffer, its.get_buffer(name))
+    assert record["method"] == "bn-frozen"
+
+
+def test_held_out_images_are_training_images_that_were_not_trained_on():
+    settings = dataclasses.replace(SMALL, held_out=100, test_images=None)
+    whole, part = data.load("photo-patches"), settings.data()
+    assert torch.equal(part.train_images, whole.train_images[:256])
+    assert torch.equal(part.test_images, whole.train_images[256:356])
+    assert torch.equal(part.test_labels, whole.train_labels[256:356])
+    record = run(dataclasses.replace(settings, epochs=1))[1]
+    assert (record["split"], record["test_images"]) == ("held-out", 100)
+    with pytest.raises(ValueError, match="4950 training images and 100 held out are not among the 5000"):
+        dataclasses.replace(settings, train_images=4950).data()
+    left = dataclasses.replace(settings, train_images=None).data()
+    assert (len(left.train_images), len(left.test_images)) == (4900, 100)
+
+
+# Interruptions. --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"block_size": 4}, {"running": "covariance", "freeze_after": 6}])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, options):
+    settings = dataclasses.replace(SMALL, options=options)
+    _, whole = run(settings)
+    checkpoint = runs.checkpoint_of(settings, tmp_path / "l.jsonl", resume=False)
+    measure, calls = training.accuracy, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(training, "accuracy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, checkpoint=checkpoint)
+    torch.manual_seed(99)
+    _, resumed = run(settings, checkpoint=runs.checkpoint_of(settings, tmp_path / "l.jsonl", resume=True))
+    assert len(calls) == 4  # one epoch was measured again, two were not
+    assert accuracies(resumed) == accuracies(whole)
+    assert list((tmp_path / ".checkpoints").iterdir()) == [checkpoint.file]
+
+
+def test_another_run_does_not_go_on_from_a_checkpoint(tmp_path):
+    names = {runs.checkpoint_of(s, tmp_path / "l", resume=True).file for s in (SMALL, dataclasses.replace(SMALL, lr=1))}
+    assert len(names) == 2
+    checkpoint = runs.checkpoint_of(SMALL, tmp_path / "l", resume=True)
+    checkpoint.save({"curve": [1]})
+    assert checkpoint.load() == {"curve": [1]}
+    assert runs.checkpoint_of(SMALL, tmp_path / "l", resume=False).load() is None
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    checkpoint = training.Checkpoint(tmp_path / "c.pt")
+    checkpoint.save({"curve": []})
+    checkpoint.file.write_bytes(checkpoint.file.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"c\.pt is damaged .*; delete it"):
+        checkpoint.load()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    checkpoint = training.Checkpoint(tmp_path / "c.pt")
+    checkpoint.save({"curve": [1]})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save({"curve": [1, 2]})
+    assert checkpoint.load() == {"curve": [1]}
+    assert list(tmp_path.iterdir()) == [checkpoint.file]
+
+
+def test_a_killed_sweep_goes_on(tmp_path):
+    """kill -9 in the middle, then the same command: every run once, and the accuracies of an undisturbed sweep."""
+    text = SWEEP.replace("epochs = 1", "epochs = 4").replace("[0, 1]", "0")
+    (tmp_path / "s.toml").write_text(text)
+    command = [sys.executable, "-W", "ignore", "-m", "ndlib", "sweep", "s.toml", "--ledger"]
+    process = subprocess.Popen([*command, "killed.jsonl"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any((tmp_path / ".checkpoints").glob("*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run([*command, "killed.jsonl"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.count("test") == 2
+    assert not any((tmp_path / ".checkpoints").glob("*.pt"))
+    records = ledger.read(tmp_path / "killed.jsonl")
+    wanted = [accuracies(run(settings)[1]) for settings in runs.read_sweep(tmp_path / "s.toml")]
+    assert [accuracies(record) for record in records] == wanted
+
+
+# Sweeps. ---------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_makes_what_the_ledger_does_not_hold(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(SWEEP)
+    assert __main__.main(["sweep", "s.toml", "--list"]) == 0
+    assert capsys.readouterr().out.count("not run: python -m ndlib train --dataset photo-patches") == 4
+    assert __main__.main(["sweep", "s.toml"]) == 0
+    file = tmp_path / "data/results/s.jsonl"
+    made = [(r["seed"], r["method"], r["options"]) for r in ledger.read(file)]
+    assert made == [(0, "bn", ""), (0, "nd", "block_size=4"), (1, "bn", ""), (1, "nd", "block_size=4")]
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[0] + lines[3])
+    capsys.readouterr()
+    assert __main__.main(["sweep", "s.toml"]) == 0
+    assert [line.endswith("was there") for line in capsys.readouterr().out.splitlines()] == [True, False, False, True]
+    assert sorted(json.loads(line)["seed"] for line in file.read_text().splitlines()) == [0, 0, 1, 1]
+
+
+def test_all_images_are_the_number_there_are(tmp_path):
+    whole = Settings("photo-patches", "bn", width=0.25, epochs=1)
+    record = run(dataclasses.replace(whole, train_images=64, batch_size=64))[1] | {"batch_size": 128}
+    ledger.append(tmp_path / "l.jsonl", record)
+    assert whole.find(tmp_path / "l.jsonl") is None
+    ledger.append(tmp_path / "l.jsonl", record | {"train_images": 5000})
+    assert whole.find(tmp_path / "l.jsonl")["train_images"] == 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[settings]\nmethods = 'nd'", "s.toml: unknown setting 'methods'; there are dataset, method"),
+        ("[setting]\n", "s.toml: unknown table 'setting'; there are settings and arms"),
+        ("[settings]\nmethod = 'nd'", "s.toml: a run has no dataset"),
+        ("[settings", "s.toml is not TOML"),
+    ],
+)
+def test_mistakes_in_a_sweep_are_answered_in_a_line(tmp_path, monkeypatch, capsys, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(text)
+    assert __main__.main(["sweep", "s.toml"]) == 1
+    assert message in capsys.readouterr().err
+    assert [f.name for f in tmp_path.iterdir()] == ["s.toml"]
+
+
+def test_the_sweeps_of_the_project():
+    """They can be read, and what they found is what the ledgers hold."""
+    files = sorted(data.path("sweeps").glob("*.toml"))
+    assert files
+    for file in files:
+        held = data.path(f"results/{file.stem}.jsonl")
+        settings = runs.read_sweep(file)
+        found = [s.find(held) for s in settings]
+        assert all(found), f"{file.name}: {found.count(None)} of {len(found)} runs were not made"
+        assert len(ledger.read(held)) == len(found)
+
+
+# Precision and processes. ----------------------------------------------------------------------------------
+
+
+def test_half_precision_is_used_and_recorded(monkeypatch):
+    seen = set()
+    forward = torch.nn.functional.conv2d
+
+    def spy(x, *arguments, **named):
+        y = forward(x, *arguments, **named)
+        seen.add(y.dtype)
+        return y
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", spy)
+    record = run(dataclasses.replace(SMALL, precision="bfloat16", epochs=1))[1]
+    assert record["precision"] == "bfloat16"
+    assert seen == {torch.bfloat16}
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, got 'half'"):
+        run(dataclasses.replace(SMALL, precision="half"))
+
+
+def test_two_processes_make_the_run_of_one(tmp_path):
+    settings = dataclasses.replace(SMALL, epochs=2)
+    words = [*settings.command()[3:], "--ledger", "l.jsonl"]
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "ndlib", *words], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (record,) = ledger.read(tmp_path / "l.jsonl")
+    assert record["processes"] == 2
+    _, alone = run(settings)
+    for ours, its in zip(record["curve"], alone["curve"], strict=True):  # float32; exactly in distributed_worker.py
+        assert ours["loss"] == pytest.approx(its["loss"], rel=5e-3)
+        assert ours["train"] == pytest.approx(its["train"], abs=3)
