@@ -10,7 +10,8 @@ SOURCES := $(shell find ndlib data -type f -not -path '*/__pycache__/*')
 export GOMP_SPINCOUNT ?= 10000
 
 .DELETE_ON_ERROR:
-.PHONY: help book test lint types unit pages bench widget-speed serve notebooks lab clean
+.PHONY: help book test lint types unit pages bench widget-speed serve notebooks lab links publish colab binder \
+	new-chapter hooks clean
 
 help:
 	@echo 'make book       build the book into _build/html, running every chapter; warnings are errors'
@@ -18,7 +19,12 @@ help:
 	@echo 'make bench      measure the layer beside batch normalisation, and the widgets; some 10 minutes'
 	@echo 'make widget-speed  measure the widgets of the built book in a browser'
 	@echo 'make serve      show the book on http://127.0.0.1:8000'
+	@echo 'make notebooks  write the chapters as notebooks to _build/notebooks, without building the book'
 	@echo 'make lab        open the chapters as notebooks in JupyterLab'
+	@echo 'make new-chapter NAME=my-chapter   begin a chapter: book/my-chapter.md'
+	@echo 'make hooks      check every commit as make test does'
+	@echo 'make links      follow the links to other sites'
+	@echo 'make publish    push the built book to the branch gh-pages'
 	@echo 'make clean      remove what was built, and the environment'
 
 # torch and torchvision resolve together; UV_TORCH_BACKEND=cpu (or cu128, ...) picks another build of both.
@@ -29,13 +35,15 @@ $(READY): requirements.txt pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --compile-bytecode --requirements requirements.txt --editable '.[test]'
 	touch $@
 
-# Executed chapters are cached by their own text alone, so that a change of ndlib must empty the cache.
+# Executed chapters are cached by their own text alone, so that a change of ndlib must empty the cache. The chapters are
+# executed with the wheel, in _build/wheel; everything else works with the checkout.
 _build/.executed-with: $(SOURCES) $(READY)
-	rm -rf _build/.jupyter_cache _build/html/.doctrees _build/.doctrees
+	rm -rf _build/.jupyter_cache _build/wheel _build/html/.doctrees _build/.doctrees
 	mkdir -p _build
 	touch $@
 
 book: $(READY) _build/.executed-with
+	$(BIN)/python book/_ext/execute.py
 	$(BIN)/jupyter-book build -W -n --keep-going .
 
 test: lint types unit pages
@@ -65,13 +73,42 @@ serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
 notebooks: $(READY)
-	mkdir -p _build/notebooks
-	for chapter in $$(grep -l '^kernelspec:' book/*.md); do \
-		$(BIN)/jupytext --quiet --to ipynb --output _build/notebooks/$$(basename $$chapter .md).ipynb $$chapter || exit 1; \
-	done
+	$(BIN)/python book/_ext/notebooks.py _build/notebooks
 
 lab: notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 _build/notebooks
+
+new-chapter:
+	@test -n '$(NAME)' || { echo 'make new-chapter NAME=my-chapter' >&2; exit 1; }
+	@test ! -e 'book/$(NAME).md' || { echo 'book/$(NAME).md is there already' >&2; exit 1; }
+	@cp book/_template.md 'book/$(NAME).md'
+	@echo 'Begun: book/$(NAME).md. Add "- file: book/$(NAME)" to _toc.yml, then: make book'
+
+hooks: $(READY)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install pre-commit
+	$(BIN)/pre-commit install --hook-type pre-commit --hook-type pre-push
+
+links: book
+	$(BIN)/jupyter-book build --builder linkcheck .
+
+publish:
+	.ci/publish
+
+# The published notebooks, checked out to published/, in the image that Colab runs. They may write nothing beside them.
+colab:
+	docker run --rm --entrypoint bash --volume '$(CURDIR)/published/notebooks:/notebooks:ro' \
+		--volume '$(CURDIR)/.ci:/ci:ro' us-docker.pkg.dev/colab-images/public/runtime:latest \
+		-c 'bash /ci/colab /notebooks/*.ipynb'
+
+# Binder's image, from what is committed, and all chapters in it with the memory that Binder gives.
+binder:
+	rm -rf _build/binder && mkdir -p _build/binder
+	git archive HEAD | tar -x -C _build/binder
+	$(PYTHON) -m venv _build/repo2docker
+	_build/repo2docker/bin/pip install --quiet jupyter-repo2docker
+	_build/repo2docker/bin/repo2docker --no-run --image-name network-deconvolution-binder _build/binder
+	docker run --rm --memory 2g --memory-swap 2g network-deconvolution-binder \
+		bash -c 'jupyter execute --timeout=900 notebooks/*.ipynb'
 
 clean:
 	rm -rf _build $(VENV)

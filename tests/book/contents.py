@@ -1,12 +1,16 @@
 """What the book consists of, read from its table of contents."""
 
 import re
+import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
+sys.path.insert(0, str(ROOT / "book" / "_ext"))  # execute and notebooks, which are tested here
 
 
 def pages_of_toc():
@@ -16,3 +20,9 @@ def pages_of_toc():
 
 PAGES = pages_of_toc()
 CHAPTERS = [page for page in PAGES if re.search(r"^kernelspec:", (ROOT / f"{page}.md").read_text(), re.MULTILINE)]
+
+
+@cache
+def html(name):
+    """A page as it was built."""
+    return BeautifulSoup((HTML / f"{name}.html").read_text(), "html.parser")

@@ -8,34 +8,55 @@ from contents import CHAPTERS, HTML, PAGES
 BUDGET = 300_000  # bytes of a page's own, compressed: text, figures, photographs
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (360, "dark")])
 @pytest.mark.parametrize("name", PAGES)
 def test_page(visit, address, name, width, theme):
+    """A page is loaded at either width, in one theme, and then changes to the other."""
     visited = visit(f"{address}/{name}.html", address, width=width, theme=theme)
-    assert visited.problems == []
     page = visited.page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    fits(page, width)
     assert page.locator("mjx-merror").count() == 0
     if "$" in (HTML.parents[1] / f"{name}.md").read_text():
         assert page.locator("mjx-container").count() > 0
+    figures_are_described_and_honest(page)
+    wears(page, theme)
+    if name in CHAPTERS:
+        shows_its_figures_and_no_traces_of_the_machinery(page)
 
-    figures = page.locator("main img, main svg.figure")
-    for figure in figures.all():
-        text = figure.get_attribute("alt") or figure.get_attribute("aria-label")
-        assert text and len(text) > 20, figure.evaluate("f => f.outerHTML.slice(0, 200)")
-        assert figure.evaluate("f => f.getBoundingClientRect().width") > 200
-        assert figure.evaluate("f => f.tagName === 'svg' || f.naturalWidth > 0")
-        assert figure.evaluate("f => getComputedStyle(f).filter") == "none"
+    other = {"light": "dark", "dark": "light"}[theme]
+    page.emulate_media(color_scheme=other)
+    page.wait_for_function(f"document.documentElement.dataset.theme === '{other}'")
+    fits(page, width)
+    figures_are_described_and_honest(page)
+    wears(page, other)
+    assert visited.problems == []
+
+
+def fits(page, width):
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def figures_are_described_and_honest(page):
+    figures = """[...document.querySelectorAll("main img, main svg.figure")].map(f => ({
+        html: f.outerHTML.slice(0, 200),
+        text: f.getAttribute("alt") || f.getAttribute("aria-label") || "",
+        width: f.getBoundingClientRect().width,
+        loaded: f.tagName === "svg" || f.naturalWidth > 0,
+        filter: getComputedStyle(f).filter,
+    }))"""
+    for figure in page.evaluate(figures):
+        assert len(figure["text"]) > 20, figure["html"]
+        assert figure["width"] > 200 and figure["loaded"] and figure["filter"] == "none", figure
     assert page.locator("main svg style").count() == 0  # it would style more than its own figure
+
+
+def wears(page, theme):
     brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0]")
     ink = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--figure-ink')").strip()
     assert (int(brightness) > 128) == (theme == "light") == (ink == "#333333")
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_chapter_shows_its_figures_and_no_traces_of_the_machinery(visit, address, name):
-    page = visit(f"{address}/{name}.html", address).page
+def shows_its_figures_and_no_traces_of_the_machinery(page):
     text = page.inner_text("main")
     assert page.locator("main svg.figure").count() > 0
     for trace in ("Traceback", "Warning:", "{doc}", "{cite", "{numref", "```", "<Figure", "tensor(nan"):

@@ -1,0 +1,124 @@
+"""Execute the chapters that the cache lacks, each alone: a fresh kernel, an empty folder, ndlib from the wheel.
+
+python book/_ext/execute.py [CHAPTER ...]       those named, if not all; without the folder and the ending
+
+What Jupyter Book then finds in the cache it does not execute again. Beside each chapter the cache keeps where its
+``ndlib`` came from, what it left in the folder, and how much memory it took; the tests read this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.cache.main import JupyterCacheBase
+from myst_nb.core.read import read_myst_markdown_notebook
+from notebooks import Book
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path("_build/.jupyter_cache")
+WHEEL = Path("_build/wheel")  # unpacked
+
+PROBE = """
+import json, resource, sys
+import ndlib
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024)
+print(json.dumps({"ndlib": ndlib.__file__, "peak_bytes": int(peak)}))
+"""
+
+
+def unpack_wheel(root: Path, folder: Path) -> None:
+    """Build the wheel of ndlib and unpack it, as an installation would."""
+    with tempfile.TemporaryDirectory() as temporary:
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", temporary, str(root)]
+        done = subprocess.run(build, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"The wheel of ndlib cannot be built:\n{done.stdout}{done.stderr}")
+        (wheel,) = Path(temporary).glob("*.whl")
+        zipfile.ZipFile(wheel).extractall(folder)
+
+
+def source_notebook(book: Book, page: str) -> Any:
+    """A chapter as Jupyter Book reads it."""
+    return read_myst_markdown_notebook(book.sources[page], add_source_map=True, path=book.root / f"{page}.md")
+
+
+def record_of(cache: JupyterCacheBase, notebook: Any) -> Any:
+    """What the cache has of a notebook that was executed here, or None."""
+    try:
+        record = cache.match_cache_notebook(notebook)
+    except KeyError:
+        return None
+    return record if "ndlib" in record.data else None
+
+
+def execute(notebook: Any, site: Path, timeout: int) -> dict[str, Any]:
+    """Execute a notebook in place and tell what came of it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, nowhere = Path(temporary) / "empty", Path(temporary) / "no-data"
+        folder.mkdir()
+        environment = os.environ | {"PYTHONPATH": str(site), "NDLIB_DATA": str(nowhere), "IPYTHONDIR": temporary}
+        notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
+        client = nbclient.NotebookClient(
+            notebook,
+            timeout=timeout,
+            resources={"metadata": {"path": str(folder)}},
+            record_timing=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
+        began = time.monotonic()
+        try:
+            client.execute(env=environment)
+        finally:
+            seconds = time.monotonic() - began
+            probe = notebook.cells.pop()
+        return {
+            "execution_seconds": seconds,
+            "left_behind": sorted(file.name for file in folder.iterdir()),
+            "data_folder_made": nowhere.exists(),
+            # One print can arrive as several outputs.
+            **json.loads("".join(output["text"] for output in probe.outputs if output.get("name") == "stdout")),
+        }
+
+
+def main(names: list[str]) -> int:
+    book = Book(ROOT)
+    cache = get_cache(str(ROOT / CACHE))
+    timeout = book.config["execute"]["timeout"]
+    failed = []
+    for page in book.chapters:
+        if names and Path(page).name not in names:
+            continue
+        notebook = source_notebook(book, page)
+        if record_of(cache, notebook) is not None:
+            continue
+        if not (ROOT / WHEEL).exists():
+            unpack_wheel(ROOT, ROOT / WHEEL)
+        print(f"{page}: ", end="", flush=True)
+        try:
+            data = execute(notebook, ROOT / WHEEL, timeout)
+        except (nbclient.exceptions.CellExecutionError, nbclient.exceptions.CellTimeoutError) as error:
+            print(f"failed\n{error}", flush=True)
+            failed.append(page)
+            continue
+        print(f"{data['execution_seconds']:.0f} s, {data['peak_bytes'] / 2**20:.0f} MiB", flush=True)
+        uri = str(ROOT / f"{page}.md")
+        cache.cache_notebook_bundle(CacheBundleIn(notebook, uri, data=data), check_validity=False, overwrite=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
