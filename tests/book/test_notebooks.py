@@ -110,6 +110,7 @@ def test_figures_have_the_captions_of_the_page(name):
 @pytest.mark.parametrize("missing", [True, False])
 def test_first_cell_installs_only_what_is_missing(missing, monkeypatch):
     asked = []
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)  # of a shell: IPython would import from that environment
     shell = InteractiveShell()
     shell.register_magic_function(lambda line: asked.append(line), magic_name="pip")
     if missing:
