@@ -15,7 +15,7 @@ from typing import Any
 from . import ledger, runs
 from .data import DatasetError
 from .layers import parse_option
-from .models import ARCHITECTURES, save
+from .models import ARCHITECTURES, one_of, save
 from .models.blocks import METHODS, VARIANTS
 from .training import AUGMENTATIONS, LOSSES, PRECISIONS
 
@@ -179,8 +179,8 @@ def _bench(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     from . import benchmark
 
     chosen["archs"] = chosen["archs"] or list(BENCHED)
-    if unknown := sorted(set(chosen["archs"]) - ARCHITECTURES.keys()):
-        raise ValueError(f"unknown architecture {unknown[0]!r}; there are {', '.join(ARCHITECTURES)}")
+    for arch in chosen["archs"]:
+        one_of("architecture", arch, ARCHITECTURES)
     command = shlex.join(["python", "-m", "ndlib", *arguments])
     yield from benchmark.run(checkout=chosen.pop("official"), file=chosen.pop("out"), command=command, **chosen)
 

@@ -11,10 +11,12 @@ import os
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -151,11 +153,18 @@ def read_npz(file: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def write_npz(file: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Write a data set file whole or not at all: under another name first, then renamed."""
+    """Write a data set file whole or not at all."""
+    with written_whole(file) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes the file, whole or not at all: under another name first, then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as partial:
         try:
-            np.savez(partial, **arrays)  # type: ignore[arg-type]
+            yield partial
             partial.flush()
             os.fsync(partial.fileno())
             Path(partial.name).chmod(0o644)  # temporary files are for their owner alone

@@ -150,9 +150,6 @@ class Difference(NamedTuple):
     binomial: float
 
 
-TEST_IMAGES = 10_000
-
-
 def differences(among: Iterable[Record] | None = None) -> list[Difference]:
     """Every test accuracy of a reproduction beside the paper's.
 
@@ -169,7 +166,7 @@ def differences(among: Iterable[Record] | None = None) -> list[Difference]:
         if r.source == PAPER:
             continue
         shares = (r.accuracy / 100, paper[r.cell].accuracy / 100)
-        binomial = 196 * sum(p * (1 - p) / TEST_IMAGES for p in shares) ** 0.5
+        binomial = 196 * sum(p * (1 - p) / audit.IMAGES[r.dataset][0] for p in shares) ** 0.5
         n, runs = len(r.attempts), 0.0
         if n > 1:
             spread = statistics.stdev(a.accuracy for a in r.attempts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import Dataset
+from .data import Dataset, written_whole
 from .layers import Deconvolution, check_finite
 
 EVALUATION_BATCH = 500
@@ -30,17 +29,9 @@ class Checkpoint:
     file: Path
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write it whole or not at all: under another name first, then renamed."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(f".{os.getpid()}")
-        try:
-            with partial.open("wb") as stream:
-                torch.save(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(self.file)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Write it whole or not at all."""
+        with written_whole(self.file) as stream:
+            torch.save(state, stream)
 
     def load(self) -> dict[str, Any] | None:
         """The state, or None where there is none. Nothing in the file is executed.

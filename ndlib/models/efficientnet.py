@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from . import mobilenet
 from .blocks import Classifier, Layers, SqueezeExcitation
 
 # (expansion, channels, blocks, stride of the first block)
 STAGES = ((1, 16, 1, 2), (6, 24, 2, 1), (6, 40, 2, 2), (6, 80, 3, 2), (6, 112, 3, 1), (6, 192, 4, 2), (6, 320, 1, 2))
 
 
-class Block(nn.Module):
-    """With r = residual(x): squeeze(r) + shortcut(x) at stride 1, squeeze(r) + r at stride 2."""
+class Block(mobilenet.Block):
+    """With r = residual(x), as in MobileNet v2: squeeze(r) + shortcut(x) at stride 1, squeeze(r) + r at stride 2."""
 
     def __init__(self, layers: Layers, before: int, after: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        hidden = expansion * before
-        self.residual = nn.Sequential(
-            *layers.conv_norm(before, hidden, 1),
-            nn.ReLU(inplace=True),
-            *layers.conv_norm(hidden, hidden, 3, stride=stride, padding=1, groups=hidden),
-            nn.ReLU(inplace=True),
-            *layers.conv_norm(hidden, after, 1),
-        )
-        shortcut = layers.conv_norm(before, after, 1) if before != after else []
-        self.shortcut = nn.Sequential(*shortcut) if stride == 1 else None
+        super().__init__(layers, before, after, expansion, stride)
         self.squeeze = SqueezeExcitation(layers, after)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,10 +41,6 @@ def efficientnet(layers: Layers, channels: int, classes: int) -> Classifier:
     """
     inside = replace(layers, method="bn") if layers.paper and layers.method == "nd" else layers
     before = layers.scaled(32)
-    features = layers.stem(channels, before, 3, padding=1, exception={"n_iter": 10})
-    for expansion, size, blocks, stride in STAGES:
-        for block in range(blocks):
-            after = layers.scaled(size)
-            features.append(Block(inside, before, after, expansion, stride if block == 0 else 1))
-            before = after
-    return Classifier(features, layers.head(before, classes))
+    stem = layers.stem(channels, before, 3, padding=1, exception={"n_iter": 10})
+    blocks, before = mobilenet.stages(inside, before, STAGES, Block)
+    return Classifier([*stem, *blocks], layers.head(before, classes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from torch import Tensor, nn
 
 from .blocks import Classifier, Layers, Options
@@ -35,6 +37,19 @@ class Block(nn.Module):
         return y if self.shortcut is None else y + self.shortcut(x)
 
 
+def stages(
+    layers: Layers, before: int, plan: Iterable[tuple[int, int, int, int]], make: Callable[..., nn.Module] = Block
+) -> tuple[list[nn.Module], int]:
+    """Inverted residual blocks after a plan as ``STAGES``, and the channels that leave the last one."""
+    made = []
+    for expansion, size, blocks, stride in plan:
+        for block in range(blocks):
+            after = layers.scaled(size)
+            made.append(make(layers, before, after, expansion, stride if block == 0 else 1))
+            before = after
+    return made, before
+
+
 def mobilenetv2(layers: Layers, channels: int, classes: int) -> Classifier:
     """MobileNet v2: a stem, 17 blocks, a 1x1 convolution to 1280 channels.
 
@@ -43,11 +58,7 @@ def mobilenetv2(layers: Layers, channels: int, classes: int) -> Classifier:
     their inverted residual block.
     """
     before, last = layers.scaled(32), layers.scaled(1280)
-    features = layers.stem(channels, before, 3, padding=1, exception={"n_iter": 10})
-    for expansion, size, blocks, stride in STAGES:
-        for block in range(blocks):
-            after = layers.scaled(size)
-            features.append(Block(layers, before, after, expansion, stride if block == 0 else 1))
-            before = after
-    features += [*layers.conv_norm(before, last, 1), nn.ReLU(inplace=True)]
+    stem = layers.stem(channels, before, 3, padding=1, exception={"n_iter": 10})
+    blocks, before = stages(layers, before, STAGES)
+    features = [*stem, *blocks, *layers.conv_norm(before, last, 1), nn.ReLU(inplace=True)]
     return Classifier(features, layers.head(last, classes))

@@ -191,13 +191,6 @@ function accuracyDomain(values) {
   return [Math.max(0, least - room), Math.min(100, most + room)];
 }
 
-// Of everything that could be shown, so that the axis stays when sources come and go.
-const withLogs = (table, { everything, dataset, epochs }) => [
-  ...everything,
-  ...table.source.flatMap((source, i) =>
-    source === RECOVERED && table.dataset[i] === dataset && table.epochs[i] === epochs ? [i] : []),
-];
-
 // Of the values that the choice shows: test accuracies lie close together, and an interval may run out of the picture.
 function differenceDomain(table, { shown }) {
   const values = differencesOf(table, shown).flatMap(({ value, half }) => [value, ...(half < 4 ? [value - half, value + half] : [])]);
@@ -206,8 +199,11 @@ function differenceDomain(table, { shown }) {
   return [least - room, most + room];
 }
 
-function gainDomain(table, now) {
-  const gains = pairsOf(table, withLogs(table, now)).map(({ gain }) => gain);
+// Of everything that could be shown, so that the axis stays when sources come and go.
+function gainDomain(table, { everything, dataset, epochs }) {
+  const logs = table.source.flatMap((source, i) =>
+    source === RECOVERED && table.dataset[i] === dataset && table.epochs[i] === epochs ? [i] : []);
+  const gains = pairsOf(table, [...everything, ...logs]).map(({ gain }) => gain);
   const [least, most] = [Math.min(0, ...gains), Math.max(...gains)];
   const room = 0.04 * (most - least);
   return [least - room, most + room];
