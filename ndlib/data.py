@@ -107,7 +107,8 @@ def cache_folder() -> Path:
 
 def load(name: str) -> Dataset:
     """A data set by name: ``photo-patches``, or one of ``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``,
-    ``imagenette96`` (ten classes of ImageNet: the middle square of each picture, 96x96).
+    ``imagenette96`` (ten classes of ImageNet: the middle square of each picture, 96x96) and ``imagenette48`` (the same
+    pictures, each pixel the mean of 2x2).
 
     ``photo-patches`` is made on the spot from photographs that scikit-image and scikit-learn ship, see
     :func:`photo_patches`. The others come from ``<cache_folder>/<name>.npz``, with the arrays
@@ -120,12 +121,24 @@ def load(name: str) -> Dataset:
     """
     if name == "photo-patches":
         return photo_patches()
-    if name not in _DOWNLOADS:
-        raise ValueError(f"unknown data set {name!r}; there are {', '.join(['photo-patches', *_DOWNLOADS])}")
-    file = cache_folder() / f"{name}.npz"
+    stored = "imagenette96" if name == "imagenette48" else name
+    if stored not in _DOWNLOADS:
+        known = ["photo-patches", *_DOWNLOADS, "imagenette48"]
+        raise ValueError(f"unknown data set {name!r}; there are {', '.join(known)}")
+    file = cache_folder() / f"{stored}.npz"
     if not file.exists():
-        _download(name, file)
-    return _canonical(name, read_npz(file))
+        _download(stored, file)
+    arrays = read_npz(file)
+    if name != stored:
+        arrays |= {key: _halved(arrays[key]) for key in ("train_images", "test_images")}
+    return _canonical(name, arrays)
+
+
+def _halved(images: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Half as high and half as wide: each pixel the mean of 2x2, a half rounded up. ``images``: (N, H, W, C)."""
+    n, height, width, channels = images.shape
+    fours = images.reshape(n, height // 2, 2, width // 2, 2, channels)
+    return ((fours.sum((2, 4), dtype=np.uint16) + 2) // 4).astype(np.uint8)
 
 
 def read_npz(file: Path) -> dict[str, NDArray[np.generic]]:

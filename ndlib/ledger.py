@@ -67,6 +67,8 @@ NAMES = {
     "cifar100": "CIFAR-100",
     "mnist": "MNIST",
     "fashion-mnist": "Fashion-MNIST",
+    "imagenette96": "Imagenette",
+    "imagenette48": "Imagenette, 48 px",
     "photo-patches": "photo patches",
     "vgg-small": "VGG-small",
     "vgg16": "VGG-16",

@@ -39,7 +39,7 @@ import torch
 from torch import nn
 
 from . import __version__, ledger
-from .data import Dataset, load
+from .data import Dataset, cache_folder, load
 from .ledger import Record
 from .models import build, fit_whitening
 from .training import Checkpoint, fit, normaliser
@@ -187,10 +187,12 @@ def run(
 
 
 def checkpoint_of(settings: Settings, file: Path, *, resume: bool) -> Checkpoint:
-    """Where a run that will be added to the ledger ``file`` is kept until then; forgotten unless ``resume``."""
-    described = json.dumps(dataclasses.asdict(settings), sort_keys=True, default=str)
+    """Where a run that will be added to the ledger ``file`` is kept until then, in the cache folder of the data sets;
+    forgotten unless ``resume``.
+    """
+    described = json.dumps([str(file.resolve()), dataclasses.asdict(settings)], sort_keys=True, default=str)
     name = hashlib.sha256(described.encode()).hexdigest()[:16]
-    checkpoint = Checkpoint(file.parent / ".checkpoints" / f"{name}.pt")
+    checkpoint = Checkpoint(cache_folder() / "checkpoints" / f"{name}.pt")
     if not resume:
         checkpoint.remove()
     return checkpoint
@@ -234,15 +236,20 @@ def sweep(
 ) -> Iterator[str]:
     """Make the runs that the ledger ``file`` does not hold yet and add them to it; a line of text for each.
 
-    A run that was interrupted goes on after the last epoch that it finished. Of several processes that share each run
-    the ``first`` alone writes.
+    A run that was interrupted goes on after the last epoch that it finished. A run whose loss is no longer finite gets
+    its line and no record, and the sweep goes on. Of several processes that share each run the ``first`` alone writes.
     """
     for number, wanted in enumerate(settings, start=1):
         if done := wanted.find(file):
             yield f"{number}/{len(settings)} {summary(done)}; was there"
             continue
         checkpoint = checkpoint_of(wanted, file, resume=True)
-        _, record = run(wanted, device=device, progress=progress, checkpoint=checkpoint)
+        try:
+            _, record = run(wanted, device=device, progress=progress, checkpoint=checkpoint)
+        except FloatingPointError as error:
+            checkpoint.remove()
+            yield f"{number}/{len(settings)} no result, {error}: {shlex.join(wanted.command())}"
+            continue
         if first:
             ledger.append(file, record)
             checkpoint.remove()

@@ -228,6 +228,27 @@ def test_pictures_of_any_shape_become_squares(folder, monkeypatch):
     assert [p.name for p in folder.iterdir()] == ["imagenette96.npz"]
 
 
+def test_imagenette_at_half_the_size_is_the_mean_of_four_pixels(folder, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", None)  # the stored pictures serve
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(2, 96, 96, 3), dtype=np.uint8)
+    images[0, :2, :2] = np.array([1, 2, 2, 1], np.uint8).reshape(2, 2, 1)  # 1.5: rounded up
+    images[1, :2, :2] = 255
+    arrays = {"classes": np.array(["a", "b"])}
+    for split in ("train", "test"):
+        arrays |= {f"{split}_images": images, f"{split}_labels": np.arange(2)}
+    data.write_npz(folder / "imagenette96.npz", arrays)
+    loaded = data.load("imagenette48")
+    assert loaded.train_images.shape == (2, 3, 48, 48)
+    order = loaded.train_labels
+    fours = torch.from_numpy(images).permute(0, 3, 1, 2).double()
+    wanted = torch.nn.functional.avg_pool2d(fours, 2)[order]
+    assert (loaded.train_images.double() - wanted).abs().max() <= 0.5
+    assert loaded.train_images[order.argsort()][0, 0, 0, 0] == 2
+    assert loaded.test_images[order.argsort()][1, 0, 0, 0] == 255
+    assert [p.name for p in folder.iterdir()] == ["imagenette96.npz"]
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "imagenette96"])
 def test_without_a_network_the_message_says_what_to_do(folder, monkeypatch, name):
     def offline(*args, **kwargs):

@@ -39,6 +39,11 @@ options = { block_size = 4 }
 """
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NDLIB_DATA", str(tmp_path / "cache"))
+
+
 def run(settings, **options):
     return runs.run(settings, **{"progress": False} | options)
 
@@ -131,7 +136,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeyp
     _, resumed = run(settings, checkpoint=runs.checkpoint_of(settings, tmp_path / "l.jsonl", resume=True))
     assert len(calls) == 4  # one epoch was measured again, two were not
     assert accuracies(resumed) == accuracies(whole)
-    assert list((tmp_path / ".checkpoints").iterdir()) == [checkpoint.file]
+    assert list((tmp_path / "cache/checkpoints").iterdir()) == [checkpoint.file]
 
 
 def test_another_run_does_not_go_on_from_a_checkpoint(tmp_path):
@@ -172,13 +177,13 @@ def test_a_killed_sweep_goes_on(tmp_path):
     command = [sys.executable, "-W", "ignore", "-m", "ndlib", "sweep", "s.toml", "--ledger"]
     process = subprocess.Popen([*command, "killed.jsonl"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not any((tmp_path / ".checkpoints").glob("*.pt")) and time.monotonic() < deadline:
+    while not any((tmp_path / "cache/checkpoints").glob("*.pt")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = subprocess.run([*command, "killed.jsonl"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.count("test") == 2
-    assert not any((tmp_path / ".checkpoints").glob("*.pt"))
+    assert not any((tmp_path / "cache/checkpoints").glob("*.pt"))
     records = ledger.read(tmp_path / "killed.jsonl")
     wanted = [accuracies(run(settings)[1]) for settings in runs.read_sweep(tmp_path / "s.toml")]
     assert [accuracies(record) for record in records] == wanted
@@ -202,6 +207,20 @@ def test_a_sweep_makes_what_the_ledger_does_not_hold(tmp_path, monkeypatch, caps
     assert __main__.main(["sweep", "s.toml"]) == 0
     assert [line.endswith("was there") for line in capsys.readouterr().out.splitlines()] == [True, False, False, True]
     assert sorted(json.loads(line)["seed"] for line in file.read_text().splitlines()) == [0, 0, 1, 1]
+
+
+def test_a_run_that_diverges_leaves_a_line_and_the_sweep_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(
+        SWEEP.replace("[0, 1]", "0").replace('[[arms]]\nmethod = "bn"', '[[arms]]\nmethod = "none"\nlr = 1e30')
+    )
+    assert __main__.main(["sweep", "s.toml"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "1/2 no result, the loss is not finite in epoch 1" in first
+    assert "--lr 1e+30" in first
+    assert "2/2 ND" in second
+    assert [r["method"] for r in ledger.read(tmp_path / "data/results/s.jsonl")] == ["nd"]
+    assert not list((tmp_path / "cache/checkpoints").glob("*"))
 
 
 def test_all_images_are_the_number_there_are(tmp_path):
@@ -234,6 +253,8 @@ def test_the_sweeps_of_the_project():
     """They can be read, and what they found is what the ledgers hold."""
     files = sorted(data.path("sweeps").glob("*.toml"))
     assert files
+    for file in sorted(data.path("sweeps").glob("not-run/*.toml")):
+        assert runs.read_sweep(file)
     for file in files:
         held = data.path(f"results/{file.stem}.jsonl")
         settings = runs.read_sweep(file)

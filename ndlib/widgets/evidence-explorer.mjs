@@ -2,7 +2,7 @@
 
 import { COLORS, make, oncePerFrame, roundTicks } from "./draw.mjs";
 import { change, choice, frame, preset, reset } from "./controls.mjs";
-import { OBADAGE, PAPER, RECOVERED, SBANDATI, agreement, canRecover, chosen, differencesOf, pairsOf, summary } from "./evidence.mjs";
+import { OBADAGE, PAPER, RECOVERED, SBANDATI, agreement, canRecover, chosen, differencesOf, pairsOf, summary, timesOf } from "./evidence.mjs";
 
 const TRAITS = ["dataset", "epochs", "sources", "only_test", "recovered", "view", "picked"];
 const HINT = "Point at a dot, tap it, or go from one to the next with the arrow keys: here stands what is known about it.";
@@ -32,7 +32,7 @@ function render({ model, el }) {
 
   choice(ui, { trait: "dataset", label: "data set", options: ["CIFAR-10", "CIFAR-100"].map((name) => [name, name]) });
   choice(ui, { trait: "epochs", label: "epochs", options: [1, 20, 100].map((n) => [n, String(n)]) });
-  choice(ui, { trait: "view", label: "show", options: [["accuracy", "accuracy"], ["gain", "gain ND − BN"], ["difference", "minus paper"]] });
+  choice(ui, { trait: "view", label: "show", options: [["accuracy", "accuracy"], ["gain", "gain ND − BN"], ["difference", "minus paper"], ["time", "training time"]] });
   const sources = checks(ui, "sources");
   const all = table.sources.slice(0, RECOVERED);
   for (const source of [PAPER, SBANDATI, OBADAGE]) {
@@ -54,6 +54,7 @@ function render({ model, el }) {
   preset(ui, "CIFAR-100 after 20 epochs, corrected", { ...asPublished, ...corrected });
   preset(ui, "Where ND loses", { ...asPublished, dataset: "CIFAR-100", epochs: 100, view: "gain" });
   preset(ui, "Beside the paper, corrected", { ...asPublished, ...corrected, view: "difference" });
+  preset(ui, "What ND costs", { ...asPublished, dataset: "CIFAR-10", epochs: 100, view: "time" });
   reset(ui, TRAITS);
 
   let now; // everything that the picture shows
@@ -77,10 +78,14 @@ function render({ model, el }) {
     const began = performance.now();
     const [dataset, epochs, names, onlyTest, recovered, view, picked] = TRAITS.map((trait) => model.get(trait));
     const everything = chosen(table, { dataset, epochs, sources: all, onlyTest: false, recovered: false }).shown;
-    const found = chosen(table, { dataset, epochs, sources: names, onlyTest, recovered });
+    // A time is a time, whatever the accuracy beside it was measured on.
+    const found = chosen(table, { dataset, epochs, sources: names, onlyTest: onlyTest && view !== "time", recovered: recovered && view !== "time" });
     const { hidden } = found;
-    const shown = view === "difference" ? differencesOf(table, found.shown).map(({ index }) => index) : found.shown;
-    const pairs = pairsOf(table, shown);
+    const shown =
+      view === "difference" ? differencesOf(table, found.shown).map(({ index }) => index)
+      : view === "time" ? timesOf(table, found.shown).flatMap(({ bn, nd }) => [bn, nd])
+      : found.shown;
+    const pairs = view === "time" ? timesOf(table, shown) : pairsOf(table, shown);
     now = { dataset, epochs, view, picked, recovered, shown, hidden, pairs, everything, summary: summary(table, shown) };
     ui.root.shown = shown;
     const can = canRecover(table, dataset, epochs);
@@ -161,6 +166,7 @@ function layout(table, now, width) {
   const domain =
     view === "accuracy" ? accuracyDomain(everything.map((i) => table.accuracy[i]))
     : view === "gain" ? gainDomain(table, now)
+    : view === "time" ? timeDomain(table, now)
     : differenceDomain(table, now);
   const x = (value) => box.left + ((value - domain[0]) / (domain[1] - domain[0])) * (box.right - box.left);
   const middle = (Math.max(2, lanes.length) - lanes.length) / 2;
@@ -172,6 +178,8 @@ function layout(table, now, width) {
           index: nd, partner: bn, value: gain, method: gain < 0 ? "BN" : "ND", left: x(gain), ...at(nd),
           suspicious: Boolean(table.suspicious[nd] || table.suspicious[bn]),
         }))
+      : view === "time"
+        ? pairs.map(({ nd, bn, ratio }) => ({ index: nd, partner: bn, value: ratio, method: "ND", left: x(ratio), ...at(nd), suspicious: false }))
       : view === "difference"
         ? differencesOf(table, shown).map(({ index, value, half }) => ({
             index, value, half, method: table.method[index], left: x(value), ...at(index),
@@ -209,6 +217,14 @@ function gainDomain(table, { everything, dataset, epochs }) {
   return [least - room, most + room];
 }
 
+// One domain for all data sets and epochs, so that the dots move and not the axis.
+function timeDomain(table) {
+  const cells = table.dataset.map((dataset, i) => `${dataset} ${table.epochs[i]}`);
+  const ratios = [...new Set(cells)].flatMap((cell) =>
+    timesOf(table, table.source.flatMap((source, i) => (source === OBADAGE && cells[i] === cell ? [i] : []))).map(({ ratio }) => ratio));
+  return [0.5, 1.04 * Math.max(...ratios)];
+}
+
 function paint(table, now, { box, domain, x, y, row, narrow, points }) {
   const parts = [];
   table.architectures.forEach((name, k) => {
@@ -219,23 +235,24 @@ function paint(table, now, { box, domain, x, y, row, narrow, points }) {
   });
   for (const { at, text } of roundTicks(domain, (box.right - box.left) / 80)) {
     const place = x(at).toFixed(1);
-    const sign = now.view !== "accuracy" && at > 0 ? "+" : "";
+    const sign = isDifference(now.view) && at > 0 ? "+" : "";
     parts.push(`<path class="nd-grid" d="M${place} ${box.top}V${box.bottom}"/>`);
     parts.push(`<text class="nd-tick" x="${place}" y="${box.bottom + 16}" text-anchor="middle">${sign}${text}</text>`);
   }
   parts.push(`<path class="nd-axis" d="M${box.left} ${box.bottom}H${box.right}"/>`);
-  const label = { accuracy: "accuracy (%)", gain: "accuracy of ND minus BN (points)", difference: "reproduction minus paper (points)" }[now.view];
+  const label = { accuracy: "accuracy (%)", gain: "accuracy of ND minus BN (points)", difference: "reproduction minus paper (points)", time: "training time, ND / BN" }[now.view];
   parts.push(`<text class="nd-label" x="${box.right}" y="${box.bottom + 34}" text-anchor="end">${label}</text>`);
-  if (now.view !== "accuracy") parts.push(`<path class="nd-zero" d="M${x(0).toFixed(1)} ${box.top}V${box.bottom}"/>`);
+  const origin = now.view === "time" ? 1 : 0;
+  if (now.view !== "accuracy") parts.push(`<path class="nd-zero" d="M${x(origin).toFixed(1)} ${box.top}V${box.bottom}"/>`);
   const inside = (value) => Math.min(box.right + 8, Math.max(box.left - 4, x(value))).toFixed(1);
   for (const { value, half, top, method, index } of points) {
     if (now.view !== "difference" || half === null) continue;
     const single = table.attempts[index].length < 2 ? ' stroke-dasharray="2 2"' : "";
     parts.push(`<path class="nd-interval" stroke="${METHOD_COLORS[method]}"${single} d="M${inside(value - half)} ${top.toFixed(1)}H${inside(value + half)}"/>`);
   }
-  for (const { source, architecture, bn, nd, gain } of now.view === "difference" ? [] : now.pairs) {
-    const ends = now.view === "gain" ? [0, gain] : [table.accuracy[bn], table.accuracy[nd]];
-    const dash = table.suspicious[bn] || table.suspicious[nd] ? ' stroke-dasharray="2 3"' : "";
+  for (const { source, architecture, bn, nd, gain, ratio } of now.view === "difference" ? [] : now.pairs) {
+    const ends = { accuracy: [table.accuracy[bn], table.accuracy[nd]], gain: [0, gain], time: [1, ratio] }[now.view];
+    const dash = now.view !== "time" && (table.suspicious[bn] || table.suspicious[nd]) ? ' stroke-dasharray="2 3"' : "";
     parts.push(`<path class="nd-joint"${dash} d="M${x(ends[0]).toFixed(1)} ${y(architecture, source).toFixed(1)}H${x(ends[1]).toFixed(1)}"/>`);
   }
   for (const point of points) parts.push(marker(point.source, point.left, point.top, METHOD_COLORS[point.method], point.suspicious));
@@ -270,16 +287,18 @@ function legendOf(table, { view, shown }) {
   const methods =
     view === "gain"
       ? [swatch("ND", "ND ahead"), swatch("BN", "BN ahead")]
+      : view === "time" ? [swatch("ND", "network deconvolution, batch normalisation = 1")]
       : [swatch("BN", "batch normalisation"), swatch("ND", "network deconvolution")];
   if (view === "difference") {
     const line = (dash) => `<svg viewBox="-8 -8 16 16" aria-hidden="true"><path d="M-8 0H8" stroke="currentColor" stroke-width="2"${dash}/></svg>`;
     methods.push(`<span>${line("")}95 % interval</span>`, `<span>${line(' stroke-dasharray="2 2"')}one run: too short</span>`);
   }
-  const crossed = shown.find((i) => table.suspicious[i]);
+  const crossed = view === "time" ? undefined : shown.find((i) => table.suspicious[i]);
   if (crossed !== undefined) methods.push(`<span>${icon(table.source[crossed], COLORS.none, true)}no test accuracy</span>`);
   return methods.join("");
 }
 
+const isDifference = (view) => view === "gain" || view === "difference";
 const isPicked = ({ index, partner }, picked) => picked >= 0 && (index === picked || partner === picked);
 
 // The dot to which a key leads: left and right within a row, up and down to the same source and method in another.
@@ -331,7 +350,12 @@ function explained(table, { view, picked, shown, pairs }) {
     const head = `${name}: ${table.method[picked]} ${signed(difference)} points.`;
     return [head, `${value(picked)} beside ${table.paper[picked].toFixed(2)} % in the paper. ${interval} ${table.texts[table.text[picked]]} ${file}`];
   }
-  const { bn, nd, gain } = pairs.find((pair) => pair.nd === picked || pair.bn === picked);
+  const { bn, nd, gain, ratio } = pairs.find((pair) => pair.nd === picked || pair.bn === picked);
+  if (view === "time") {
+    const runs = (i) => table.seconds[i].map((each) => each.toFixed(0)).join(", ");
+    const said = `Training took ${runs(nd)} seconds with ND and ${runs(bn)} with BN; the ratio is that of the medians.`;
+    return [`${name}: ${ratio.toFixed(2)} times as long.`, `${said} ${file}`];
+  }
   const [ofBn, ofNd] = [bn, nd].map((i) => table.texts[table.text[i]]);
   // What is said of both alike, sentence by sentence, is said once.
   const also = ofNd.split(/(?<=\.) /).filter((sentence) => !ofBn.includes(sentence)).join(" ");
@@ -339,7 +363,14 @@ function explained(table, { view, picked, shown, pairs }) {
   return [`${name}: ${signed(gain)} points.`, `BN ${value(bn)}, ND ${value(nd)}. ${of} ${file}`];
 }
 
-function inWords(table, { dataset, epochs, view, shown, hidden, summary: found }) {
+function inWords(table, { dataset, epochs, view, shown, hidden, pairs, summary: found }) {
+  if (view === "time") {
+    const ratios = pairs.map(({ ratio }) => ratio).sort((a, b) => a - b);
+    const said = ratios.length
+      ? `In ${table.names[OBADAGE]} training takes ${ratios[0].toFixed(1)} to ${ratios.at(-1).toFixed(1)} times as long with ND as with BN.`
+      : "Only the 2024 reproduction gives the times of its runs.";
+    return `${dataset} after ${epochsInWords(epochs)}. ${said}`;
+  }
   const said = found.map(({ source, count, ahead, gain }) => {
     const trained = shown.some((i) => table.source[i] === source && table.kind[i] === "train");
     const by = gain < 0 ? `behind by ${points(gain)} on average` : `by ${points(gain)} on average`;

@@ -56,6 +56,17 @@ export function differencesOf(table, records) {
     .map((i) => ({ index: i, value: table.accuracy[i] - table.paper[i], half: table.half[i] }));
 }
 
+const median = (values) => {
+  const sorted = [...values].sort((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+};
+
+/** Training times, ND beside BN, where a study gives them: [{source, architecture, bn, nd, ratio}], of medians. */
+export function timesOf(table, records) {
+  const timed = pairsOf(table, records).filter(({ bn, nd }) => table.seconds[bn].length && table.seconds[nd].length);
+  return timed.map((pair) => ({ ...pair, ratio: median(table.seconds[pair.nd]) / median(table.seconds[pair.bn]) }));
+}
+
 /** For each source in turn: {source, count, agree}, in how many of the intervals no difference lies. */
 export function agreement(table, records) {
   const found = differencesOf(table, records).filter(({ half }) => half !== null);

@@ -58,6 +58,7 @@ def _columns() -> dict[str, Any]:
         "kind": [r.kind for r in records],
         "suspicious": [int(r.suspicious) for r in records],
         "attempts": [[a.accuracy for a in r.attempts] for r in records],
+        "seconds": [[a.train_seconds for a in r.attempts if r.source == OBADAGE] for r in records],
         "text": [texts.index(r.explain()) for r in records],
         "file": [files.index(r.file) for r in records],
     }
@@ -76,8 +77,9 @@ class EvidenceExplorer(BookWidget):
         sources: some of ``"paper"``, ``"Sbandati 2021"``, ``"Obadage 2024"``.
         only_test: leave out what is training accuracy or not stated.
         recovered: show the test means from the logs of the 2024 study in place of what it printed, where there are any.
-        view: ``"accuracy"``, ``"gain"`` for ND minus BN, or ``"difference"`` for reproduction minus paper, with the
-            intervals of :func:`ndlib.published.differences`.
+        view: ``"accuracy"``, ``"gain"`` for ND minus BN, ``"difference"`` for reproduction minus paper, with the
+            intervals of :func:`ndlib.published.differences`, or ``"time"`` for the training time of ND over that of BN,
+            medians of the runs, where a study gives them.
         picked: the record that is explained, an index into ``ndlib.published.records()``; -1 for none.
     """
 
@@ -91,7 +93,7 @@ class EvidenceExplorer(BookWidget):
     sources = traitlets.List(traitlets.Enum(PRINTED), list(PRINTED)).tag(sync=True)
     only_test = traitlets.Bool(False).tag(sync=True)
     recovered = traitlets.Bool(False).tag(sync=True)
-    view = traitlets.Enum(["accuracy", "gain", "difference"], "accuracy").tag(sync=True)
+    view = traitlets.Enum(["accuracy", "gain", "difference", "time"], "accuracy").tag(sync=True)
     picked = traitlets.Int(min=-1).tag(sync=True)
 
     @traitlets.default("picked")
@@ -111,8 +113,10 @@ class EvidenceExplorer(BookWidget):
 
     @property
     def shown(self) -> list[Record]:
-        """The records drawn; in the view of gains their pairs are, in that of differences the paper's are not."""
+        """The records drawn; of gains and times their pairs are, in the view of differences the paper's are not."""
         inside = published.select(dataset=self.dataset, epochs=self.epochs)
+        if self.view == "time":
+            return [r for r in inside if r.source == OBADAGE and OBADAGE in self.sources]
         known = {r.cell for r in inside if r.source == RECOVERED} if self.recovered else set()
         shown = []
         for r in inside:
@@ -145,7 +149,22 @@ class EvidenceExplorer(BookWidget):
             found.setdefault(d.record.source, []).append(abs(d.value) <= d.half)
         return {source: (sum(agree), len(agree)) for source, agree in found.items()}
 
+    @property
+    def times(self) -> dict[str, float]:
+        """By architecture the training time with ND over that with BN, medians of the runs of the 2024 study."""
+        inside = published.select(source=OBADAGE, dataset=self.dataset, epochs=self.epochs)
+        runs = {r.cell: [a.train_seconds for a in r.attempts if a.train_seconds is not None] for r in inside}
+        median = {cell: statistics.median(seconds) for cell, seconds in runs.items()}
+        return {bn.architecture: median[nd.cell] / median[bn.cell] for bn, nd in published.pairs(inside)}
+
     def describe(self) -> str:
+        if self.view == "time":
+            ratios = self.times.values() if self.shown else []
+            where = f"{self.dataset}, {_after(self.epochs)}, one row an architecture"
+            if not ratios:
+                return f"Training times, {where}. Only the 2024 reproduction gives those of its runs."
+            span = f"{min(ratios):.1f} to {max(ratios):.1f}"
+            return f"Training time with ND in units of that with BN, {where}: {span} in {NAMES[OBADAGE]}."
         if self.view == "difference":
             cells = [f"{agree} of {total} in {NAMES[source]}" for source, (agree, total) in self.agreement.items()]
             within = f"The paper's value lies within the interval in {'; '.join(cells)}." if cells else ""
@@ -167,6 +186,8 @@ class EvidenceExplorer(BookWidget):
         fig, ax = plt.subplots(figsize=(plotting.WIDTH, 5.6))
         if self.view == "difference":
             return self._still_differences(fig, ax)
+        if self.view == "time":
+            return self._still_times(fig, ax)
         for bn, nd in published.pairs(self.shown):
             lane = lanes.index(bn.source) - (len(lanes) - 1) / 2
             y = rows.index(bn.architecture) + 0.24 * lane
@@ -207,6 +228,17 @@ class EvidenceExplorer(BookWidget):
         label = f"reproduction minus paper (points), {self.dataset}, {_after(self.epochs)}"
         ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel=label)
         ax.invert_yaxis()
+        plt.close(fig)
+        return fig
+
+    def _still_times(self, fig: Figure, ax: Axes) -> Figure:
+        rows = published.architectures()
+        for name, ratio in self.times.items() if self.shown else ():
+            ax.plot([1, ratio], [rows.index(name)] * 2, color="#BBBBBB", linewidth=1.2, zorder=1)
+            ax.plot(ratio, rows.index(name), "s", color=plotting.COLORS["nd"], markersize=6)
+        ax.axvline(1, color=plotting.COLORS["bn"], linewidth=1.5)
+        label = f"training time with ND, BN = 1, {self.dataset}, {_after(self.epochs)}"
+        ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel=label, ylim=(len(rows) - 0.5, -0.5))
         plt.close(fig)
         return fig
 

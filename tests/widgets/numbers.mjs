@@ -59,7 +59,7 @@ const functions = {
   evidence: ({ table, settings }) => {
     const { shown, hidden } = evidence.chosen(table, settings);
     const beside = { differences: evidence.differencesOf(table, shown), agreement: evidence.agreement(table, shown) };
-    return { shown, hidden, pairs: evidence.pairsOf(table, shown), summary: evidence.summary(table, shown), ...beside };
+    return { shown, hidden, pairs: evidence.pairsOf(table, shown), summary: evidence.summary(table, shown), times: evidence.timesOf(table, shown), ...beside };
   },
   square: ({ pixels, width, height, n }) => middleSquare(pixels, width, height, n),
 };

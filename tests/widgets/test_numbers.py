@@ -251,4 +251,8 @@ def test_evidence(run, dataset, only_test, recovered, sources):
             assert (each["value"], each["half"]) == pytest.approx((value, half), abs=1e-12)
         agreement = {published.SOURCES[a["source"]]: (a["agree"], a["count"]) for a in found["agreement"]}
         assert agreement == w.agreement
+        if not only_test and not recovered:  # the times are those of the study's printed values
+            w.view = "time"
+            timed = {w.table["architectures"][each["architecture"]]: each["ratio"] for each in found["times"]}
+            assert timed == pytest.approx(w.times if w.shown else {}, rel=1e-12)
         w.view = "accuracy"

@@ -220,6 +220,13 @@ def test_published_numbers_are_chosen_and_summed_up():
     assert "of 20 in the logs of the 2024 reproduction" in w.describe() and w.still()
     w.only_test, w.recovered = False, False  # training accuracies are drawn, crossed and without an interval
     assert w.agreement.keys() == {"Sbandati 2021"} and len(w.shown) == 26 and w.still()
+    w.dataset, w.epochs, w.view, w.only_test = "CIFAR-10", 100, "time", True  # what the accuracies are does not matter
+    assert {r.source for r in w.shown} == {"Obadage 2024"} and len(w.shown) == 20
+    runs = {m: [966, 1017, 988] if m == "BN" else [3304, 3405, 3361] for m in ("BN", "ND")}
+    assert w.times["VGG-16"] == pytest.approx(sorted(runs["ND"])[1] / sorted(runs["BN"])[1], rel=2e-3)
+    assert "1.0 to 4.5 in the 2024 reproduction" in w.describe() and w.still()
+    w.sources = ["paper"]
+    assert w.shown == [] and "Only the 2024" in w.describe() and w.still()
     for trait, value in (("dataset", "MNIST"), ("epochs", 2), ("sources", ["nobody"]), ("picked", 296), ("view", "")):
         with pytest.raises(traitlets.TraitError):
             setattr(w, trait, value)

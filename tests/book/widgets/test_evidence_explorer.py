@@ -153,6 +153,31 @@ def test_evidence_beside_the_paper(started):
     assert "None of the values shown is known to be a test accuracy" in readout(page)
 
 
+def test_evidence_of_training_times(started):
+    page = started("evidence-explorer").page
+    page.get_by_role("button", name="What ND costs").click()
+    assert "training takes 1.0 to 4.5 times as long with ND as with BN" in readout(page)
+    times = EvidenceExplorer(dataset="CIFAR-10", epochs=100).times
+    points = drawn(page)
+    assert [RECORDS[p["index"]].architecture for p in points] == list(times)
+    assert [p["value"] for p in points] == pytest.approx(list(times.values()), rel=1e-12)
+    assert page.locator(".nd-cross").count() == 0  # training accuracies have good times
+    zero = page.locator("path.nd-zero").bounding_box()["x"]
+    efficient = points[list(times).index("EfficientNet")]
+    left = page.locator(".nd-dots > svg").bounding_box()["x"] + efficient["left"]
+    assert abs(left - zero) < 4  # its ratio is 1.02
+    cell = {"dataset": "CIFAR-10", "epochs": 100, "architecture": "VGG-16", "method": "ND"}
+    set_traits(page, "evidence-explorer", picked=place(source=OBADAGE, **cell))
+    assert f"{times['VGG-16']:.2f} times as long" in about(page)
+    seconds = [f"{a.train_seconds:.0f}" for a in RECORDS[place(source=OBADAGE, **cell)].attempts]
+    assert f"Training took {', '.join(seconds)} seconds with ND" in about(page)
+    page.get_by_label("2024", exact=True).uncheck()
+    assert "Only the 2024 reproduction gives the times" in readout(page)
+    page.get_by_label("2024", exact=True).check()
+    page.get_by_label("only test accuracies").check()
+    assert len(drawn(page)) == 10
+
+
 def test_evidence_by_keyboard(started):
     page = started("evidence-explorer").page
     dots = page.locator(".nd-dots")
