@@ -1,9 +1,10 @@
-"""The command line: ``python -m ndlib`` followed by ``train``, ``sweep``, ``models``, ``bench``,
-``statistics`` or ``audit``."""
+"""The command line: ``python -m ndlib`` followed by ``train``, ``sweep``, ``segment``, ``models``,
+``bench``, ``statistics`` or ``audit``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = {
         "train": _train,
         "sweep": _sweep,
+        "segment": _segment,
         "models": _models,
         "bench": _bench,
         "statistics": _statistics,
@@ -104,6 +106,30 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--device", default="cpu", help="cpu or cuda")
     sweep.add_argument("--ledger", type=Path, help="JSON lines file to add to (default: data/results/FILE.jsonl)")
     sweep.add_argument("--list", action="store_true", help="show what is there and what is to be run, and stop")
+
+    segment = commands.add_parser(
+        "segment",
+        help="train DeepLabV3 to name every pixel",
+        description="Train DeepLabV3 (ResNet-50) from random weights and add the result to a file. The defaults are "
+        "the published settings for Cityscapes; shorter sides are rescaled to the base size.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    segment.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="where the data set is unpacked")
+    segment.add_argument("--dataset", choices=("cityscapes", "pets"), required=True, help="what it is")
+    segment.add_argument("--method", choices=("none", "bn", "nd"), required=True, help="normalisation of each layer")
+    segment.add_argument(
+        "--classes", type=int, choices=(19, 21), default=19, help="of Cityscapes: the standard's, or the authors'"
+    )
+    segment.add_argument("--base-size", type=int, default=520, help="pixels; training crops have 480/520 of it")
+    segment.add_argument("--epochs", type=int, default=30, help="one annealed run of this length")
+    segment.add_argument("--batch-size", type=int, default=8, help="pictures a step")
+    segment.add_argument("--lr", type=float, default=0.1, help="first learning rate, falling to 0 by the power 0.9")
+    segment.add_argument("--momentum", type=float, default=0.9, help="of SGD")
+    segment.add_argument("--weight-decay", type=float, default=1e-4, help="L2 penalty")
+    segment.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation")
+    segment.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+    segment.add_argument("--device", default="cpu", help="cpu or cuda")
+    segment.add_argument("--out", type=Path, default=Path("data/segmentation.jsonl"), help="JSON lines file to add to")
 
     models = commands.add_parser(
         "models",
@@ -212,6 +238,22 @@ def _sweep(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
         for line in runs.sweep(wanted, file, device=device, first=first):
             if first:
                 yield line
+
+
+def _segment(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
+    from . import segmentation
+
+    def report(entry: dict[str, float]) -> None:
+        scores = ", ".join(f"{name} {entry[name]:.2f} %" for name in entry if name.startswith("miou"))
+        print(f"epoch {entry['epoch']}: loss {entry['loss']:.3f}, {scores}", flush=True)
+
+    folder, file = chosen.pop("data"), chosen.pop("out")
+    command = shlex.join(["python", "-m", "ndlib", *arguments])
+    record = segmentation.run(folder, command=command, report=report, **chosen)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as stream:
+        stream.write(json.dumps(record) + "\n")
+    yield f"added to {file}"
 
 
 @contextmanager

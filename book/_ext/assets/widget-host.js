@@ -1,8 +1,8 @@
 /* Runs the ES module of each widget on a page that has no kernel.
 
    A script of the page hands in the source of a module with `define`; the module is imported from a Blob, which works
-   for a page on a disk too. A widget starts when it is about to scroll into view. Until then, and if it fails, the
-   still picture stands in its place. */
+   for a page on a disk too. A widget starts when it is about to scroll into view. Until then, and if it fails, and on
+   paper, the still picture stands in its place. */
 (() => {
   const sources = new Map();
   const modules = new Map();
@@ -56,7 +56,9 @@
       await widget.render({ model, el: stage });
       mount.model = model; /* for tests and for the curious */
       mount.dataset.ready = "";
+      onPaper(mount, still);
     } catch (error) {
+      mount.dataset.failed = "";
       stage.replaceWith(still);
       const message = document.createElement("p");
       message.className = "nd-problem";
@@ -64,6 +66,12 @@
       mount.append(message);
       console.error(error);
     }
+  }
+
+  /* The style of the page hides the widget itself when it is printed. */
+  function onPaper(mount, still) {
+    addEventListener("beforeprint", () => mount.prepend(still));
+    addEventListener("afterprint", () => still.remove());
   }
 
   window.ndWidgets = { define: (name, source) => sources.set(name, source) };

@@ -1,0 +1,129 @@
+"""Sphinx extension: tables of what was recorded, made from the records themselves each time that the book is built.
+
+``{recorded-runs}`` lists the ledgers of ``data/results/`` with the sweeps that made them, ``{recorded-benchmarks}``
+the measurements of ``data/benchmark.jsonl``. A plain page can have them: no kernel runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from notebooks import Book
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from ndlib import benchmark, ledger, runs
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def listed(values: Iterable[Any], most: int = 3) -> str:
+    """The different values, each once; how many more if there are many."""
+    different = list(dict.fromkeys(values))
+    more = f", {len(different) - most} more" if len(different) > most else ""
+    return ", ".join(str(value) for value in different[:most]) + more
+
+
+def span(numbers: Iterable[int]) -> str:
+    low, high = min(numbers := list(numbers)), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def readers(book: Book, file: str) -> list[str]:
+    """The pages whose code reads a file, in the order of the book."""
+    return [page for page, text in book.sources.items() if re.search(rf'"(?:results/)?{re.escape(file)}"', text)]
+
+
+def images(settings: runs.Settings) -> str:
+    """How many images a run of a sweep trains on, and the set."""
+    number = "all" if settings.train_images is None else f"{settings.train_images:,}"
+    return f"{ledger.display_name(settings.dataset)} ({number})"
+
+
+def recorded(settings: runs.Settings, records: list[ledger.Record]) -> bool:
+    known = {key: value for key, value in settings.configuration().items() if value is not None}
+    return bool(ledger.select(records, **known))
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def runs_table(book: Book, root: Path) -> list[str]:
+    """A line for each sweep and for each ledger without one: runs, data, time, device, and who reads it."""
+    results, sweeps = root / "data" / "results", root / "data" / "sweeps"
+    lines = [row("name", "runs", "trained on", "epochs", "time", "device", "shown in"), row(*["---"] * 7)]
+    for name in sorted({file.stem for file in (*results.glob("*.jsonl"), *sweeps.glob("*.toml"))}):
+        ledger_file, sweep_file = results / f"{name}.jsonl", sweeps / f"{name}.toml"
+        planned = runs.read_sweep(sweep_file) if sweep_file.exists() else []
+        records = ledger.read(ledger_file) if ledger_file.exists() else []
+        if planned:
+            trained = listed(images(settings) for settings in planned)
+            epochs = span(settings.epochs for settings in planned)
+            number = f"{sum(recorded(settings, records) for settings in planned)} of {len(planned)}"
+        else:
+            trained = listed(f"{ledger.display_name(r['dataset'])} ({r['train_images']:,})" for r in records)
+            epochs, number = span(r["epochs"] for r in records), str(len(records))
+        seconds = sum(r["train_seconds"] + r["test_seconds"] for r in records)
+        shown = ", ".join(f"{{doc}}`/{page}`" for page in readers(book, f"{name}.jsonl"))
+        device = listed(r["device"] for r in records)
+        lines.append(row(f"`{name}`", number, trained, epochs, duration(seconds) if records else "", device, shown))
+    return lines
+
+
+def benchmark_table(root: Path) -> list[str]:
+    """A line for each network: the newest measurement of a training step."""
+    file = root / "data" / "benchmark.jsonl"
+    lines = [row("network", "batch", "memory, BN", "memory, ND", "device", "command"), row(*["---"] * 6)]
+    for arch in dict.fromkeys(re.findall(r'"arch": "([\w-]+)"', file.read_text())):
+        record = benchmark.latest(file, "step", arch)
+        memory = [f"{record['bytes'][method] / 2**20:.0f} MiB" for method in ("BN", "ND")]
+        lines.append(
+            row(
+                ledger.display_name(arch),
+                str(record["batch_size"]),
+                *memory,
+                record["device"],
+                f"`{record['command']}`",
+            )
+        )
+    return lines
+
+
+class Table(SphinxDirective):
+    def lines(self, root: Path) -> list[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        root = Path(self.env.srcdir)
+        for file in (root / "data").rglob("*"):
+            if file.suffix in (".jsonl", ".toml"):
+                self.env.note_dependency(str(file))
+        container = nodes.container(classes=["recorded"])
+        self.state.nested_parse(StringList(self.lines(root)), self.content_offset, container)
+        return [container]
+
+
+class RecordedRuns(Table):
+    def lines(self, root: Path) -> list[str]:
+        return runs_table(Book(root), root)
+
+
+class RecordedBenchmarks(Table):
+    def lines(self, root: Path) -> list[str]:
+        return benchmark_table(root)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("recorded-runs", RecordedRuns)
+    app.add_directive("recorded-benchmarks", RecordedBenchmarks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,106 @@
+"""Pages for everybody: axe-core finds no fault, headings have their order, and the keyboard reaches everything."""
+
+import itertools
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from contents import CHAPTERS, PAGES, html
+
+EVERY_PAGE = [*PAGES, "search", "genindex", "py-modindex"]
+
+
+@pytest.mark.parametrize("name", EVERY_PAGE)
+def test_axe_finds_nothing_serious(visit, address, name):
+    """In the light theme all rules, then in the dark one those that a theme can break. Widgets have their own test."""
+    page = visit(f"{address}/{name}.html", address, theme="light").page
+    assert serious(page) == []
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    assert serious(page, {"runOnly": ["color-contrast", "link-in-text-block"]}) == []
+
+
+def serious(page, options=None):
+    found = Axe().run(page, options=options).response
+    assert found["passes"]  # it looked at something
+    return [
+        f"{violation['impact']}: {violation['id']}, {violation['help']}: {node['html'][:200]}"
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+
+
+def test_axe_sees_a_fault(visit, address):
+    page = visit(f"{address}/{PAGES[-1]}.html", address).page
+    page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<p><img src=\"x.png\"></p>')")
+    page.add_style_tag(content="h1 { color: #cccccc !important; }")
+    found = " ".join(serious(page))
+    assert "image-alt" in found and "color-contrast" in found
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_headings_in_order(name):
+    """One title; below it no level is left out."""
+    levels = [int(heading.name[1]) for heading in html(name).select("article :is(h1, h2, h3, h4, h5, h6)")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), levels
+
+
+FOCUSED = """() => {
+    const e = document.activeElement;
+    if (!e || e === document.body) return null;
+    e.number ??= (window.count = (window.count ?? 0) + 1);
+    const box = e.getBoundingClientRect();
+    const marks = (s) => s.outlineStyle !== "none" && parseFloat(s.outlineWidth) > 0 || s.boxShadow !== "none";
+    const near = [e, e.nextElementSibling, e.parentElement].filter(Boolean);
+    return {
+        number: e.number, html: e.outerHTML.slice(0, 160),
+        seen: box.width > 0 && box.height > 0, marked: near.some(n => marks(getComputedStyle(n))),
+    };
+}"""
+CONTROLS = """[...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")].filter(
+    e => e.tabIndex >= 0 && !e.disabled && e.type !== "radio" && e.checkVisibility({visibilityProperty: true})
+    && !(e.closest("details:not([open])") && e.tagName !== "SUMMARY")).length"""
+
+
+@pytest.mark.parametrize("name", [CHAPTERS[5], "book/troubleshooting"])
+def test_tab_reaches_every_control_and_leaves_again(visit, address, name):
+    page = visit(f"{address}/{name}.html", address).page
+    page.evaluate("document.querySelectorAll('.nd-mount').forEach(mount => mount.scrollIntoView())")
+    page.wait_for_function("!document.querySelector('.nd-mount:not([data-ready])')")
+    page.locator("#pst-skip-link a").focus()
+    wanted = page.evaluate(CONTROLS)
+    assert wanted > 40
+    met = [page.evaluate(FOCUSED)]
+    for _ in range(2 * wanted):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        if focused is None or focused["number"] == met[0]["number"]:
+            break  # the end of the page: no trap
+        met.append(focused)
+    else:
+        raise AssertionError(f"the focus never leaves {met[-1]['html']}")
+    assert len({focused["number"] for focused in met}) == len(met)  # none twice
+    assert len(met) >= wanted
+    assert [focused["html"] for focused in met if not (focused["seen"] and focused["marked"])] == []
+
+
+def test_no_motion_where_none_is_wanted(browser, address):
+    page = browser.new_page(reduced_motion="reduce")
+    page.goto(f"{address}/{CHAPTERS[1]}.html")
+    moving = """[...document.querySelectorAll("*")].filter(e => {
+        const s = getComputedStyle(e);
+        return s.animationName !== "none" || s.transitionDuration.split(",").some(d => parseFloat(d) > 0)
+            || s.scrollBehavior === "smooth";
+    }).map(e => e.outerHTML.slice(0, 100))"""
+    assert page.evaluate(moving) == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_controls_have_names(name):
+    """Where axe does not look, since they are closed: menus of the buttons at the top."""
+    for control in html(name).select("button, a[href]"):
+        said = control.get_text().strip() or control.get("aria-label") or control.get("title")
+        assert said or control.select("img[alt]"), re.sub(r"\s+", " ", str(control))

@@ -1,0 +1,90 @@
+"""The help pages say what the module and the records say."""
+
+import ast
+import re
+
+import pytest
+import records
+from contents import ROOT, html
+
+from ndlib import ledger, runs
+
+MESSAGE = re.compile(r"```\{code-block\} text\n(.*?)\n```", re.DOTALL)
+GAP = "\0"
+
+
+def constant(node):
+    """A string as the source has it, with a gap for each value that it is told later."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(constant(part) for part in node.values)
+    if isinstance(node, ast.Constant):
+        return re.sub(r"\{\w*\}", GAP, node.value) if isinstance(node.value, str) else GAP
+    return GAP
+
+
+def strings():
+    for file in (ROOT / "ndlib").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, (ast.JoinedStr, ast.Constant)):
+                yield constant(node)
+
+
+MESSAGES = MESSAGE.findall((ROOT / "book" / "troubleshooting.md").read_text())
+
+
+def test_messages_are_those_of_the_module():
+    there = list(strings())
+    assert len(MESSAGES) > 15
+    for message in MESSAGES:
+        parts = [part.strip() for part in message.split("…") if part.strip(" ()")]
+        assert any(in_order(parts, text) for text in there), message
+
+
+def in_order(parts, text):
+    at = 0
+    for part in parts:
+        at = text.find(part, at)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
+
+
+def test_a_message_that_the_module_does_not_have_is_found():
+    assert not any(in_order(["block_size=", "does not divide the cake"], text) for text in strings())
+
+
+def test_every_sweep_and_every_ledger_is_on_the_page():
+    table = html("book/reproduce-everything").select(".recorded")[0]
+    shown = {cells[0].get_text(): cells for row in table.select("tbody tr") if (cells := row.select("td"))}
+    data = ROOT / "data"
+    assert set(shown) == {f.stem for f in (*data.glob("results/*.jsonl"), *data.glob("sweeps/*.toml"))}
+    for name in ("cheaper-modes", "cifar10"):
+        file = data / "results" / f"{name}.jsonl"
+        seconds = sum(r["train_seconds"] + r["test_seconds"] for r in ledger.read(file))
+        assert shown[name][4].get_text() == records.duration(seconds)
+        assert shown[name][6].select("a[href]")
+    assert shown["cheaper-modes"][1].get_text() == "30 of 30"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5.4, "5 s"), (89, "89 s"), (120, "2 min"), (5400, "1.5 h")])
+def test_duration(seconds, text):
+    assert records.duration(seconds) == text
+
+
+def test_runs_are_counted_by_their_settings():
+    (first, *_) = runs.read_sweep(ROOT / "data" / "sweeps" / "cheaper-modes.toml")
+    there = ledger.read(ROOT / "data" / "results" / "cheaper-modes.jsonl")
+    assert records.recorded(first, there)
+    assert not records.recorded(first, ledger.select(there, method="nd"))
+
+
+def test_provenance_has_all_of_the_readme():
+    text = re.sub(r"\s+", " ", html("book/provenance").select_one("article").get_text())
+    for name in ("README.md", "published/README.md"):
+        source = (ROOT / "data" / name).read_text()
+        words = re.findall(r"`([^`]+)`", source)
+        assert len(words) > 5
+        for word in words:
+            assert re.sub(r"\s+", " ", word) in text
+    assert "CC BY 2.0" in text and "MD5" in text
