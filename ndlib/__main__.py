@@ -18,6 +18,7 @@ from .data import DatasetError
 from .layers import parse_option
 from .models import ARCHITECTURES, one_of, save
 from .models.blocks import METHODS, VARIANTS
+from .optimizers import OPTIMIZERS
 from .training import AUGMENTATIONS, LOSSES, PRECISIONS
 
 BENCHED = ("vgg-small", "vgg16", "resnet18")
@@ -83,9 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--epochs", type=int, default=20, help="one annealed run of this length")
     train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation")
+    train.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="muon: of kernels, AdamW of the rest")
     train.add_argument("--lr", type=float, default=0.1, help="first learning rate, falling to 0 along a cosine")
-    train.add_argument("--momentum", type=float, default=0.9, help="of SGD")
-    train.add_argument("--weight-decay", type=float, default=1e-3, help="L2 penalty")
+    train.add_argument("--momentum", type=float, default=0.9, help="of SGD and Muon; first beta of AdamW")
+    train.add_argument("--weight-decay", type=float, default=1e-3, help="L2 penalty; with AdamW and Muon decoupled")
     train.add_argument("--batch-size", type=int, default=128, help="images a step")
     train.add_argument("--augment", choices=AUGMENTATIONS, default="crop-flip", help="of the training images")
     train.add_argument("--loss", choices=LOSSES, default="cross-entropy", help="what is made small")
@@ -150,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("archs", nargs="*", metavar="ARCH", help=f"such as {' '.join(BENCHED)} (default: these)")
     bench.add_argument("--batch-size", type=int, default=128, help="images a step")
+    bench.add_argument("--pair", action="store_true", help="only steps with BN and ND, in turns")
     bench.add_argument("--rounds", type=int, default=5, help="how often each is timed")
     bench.add_argument("--device", default="cpu", help="cpu or cuda")
     bench.add_argument(
@@ -207,8 +210,12 @@ def _bench(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     chosen["archs"] = chosen["archs"] or list(BENCHED)
     for arch in chosen["archs"]:
         one_of("architecture", arch, ARCHITECTURES)
-    command = shlex.join(["python", "-m", "ndlib", *arguments])
-    yield from benchmark.run(checkout=chosen.pop("official"), file=chosen.pop("out"), command=command, **chosen)
+    checkout = chosen.pop("official")
+    words = [
+        "PATH" if word == str(checkout) else word for word in arguments
+    ]  # whose machine it is, is nobody's business
+    command = shlex.join(["python", "-m", "ndlib", *words])
+    yield from benchmark.run(checkout=checkout, file=chosen.pop("out"), command=command, **chosen)
 
 
 def _train(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:

@@ -304,13 +304,11 @@ def networks(arch: str, checkout: Path | None = None) -> dict[str, nn.Module]:
     return made
 
 
-def steps(
-    arch: str, *, batch_size: int = 128, rounds: int = 5, device: str = "cpu", checkout: Path | None = None
-) -> Record:
-    """Time and memory of a training step on 32 x 32 pictures, for all that ``networks`` gives."""
+def steps(compared: dict[str, nn.Module], *, batch_size: int = 128, rounds: int = 5, device: str = "cpu") -> Record:
+    """Time and memory of a training step of some networks, BN among them, on 32 x 32 pictures."""
     torch.manual_seed(0)
     x, labels = torch.randn(batch_size, 3, 32, 32, device=device), torch.randint(10, (batch_size,), device=device)
-    compared = {name: model.to(device) for name, model in networks(arch, checkout).items()}
+    compared = {name: model.to(device) for name, model in compared.items()}
     every = {name: _begin_amortising(model) for name, model in compared.items()}
     with _quietly():
         actions = {name: _repeated(training_step(model, x, labels), every[name]) for name, model in compared.items()}
@@ -318,8 +316,6 @@ def steps(
         seconds = {name: [s / every[name] for s in values] for name, values in seconds.items()}
         memory = {name: _memory(model, x, labels, device) for name, model in compared.items()}
     return {
-        "what": "step",
-        "arch": arch,
         "batch_size": batch_size,
         "rounds": rounds,
         "seconds": {name: spread(values) for name, values in seconds.items()},
@@ -368,8 +364,6 @@ def layer_stages(arch: str, *, batch_size: int = 128, rounds: int = 5, device: s
                 before = seconds[name].get(stage, [0.0] * rounds)
                 seconds[name][stage] = [a + b for a, b in zip(before, values, strict=True)]
     return {
-        "what": "stages",
-        "arch": arch,
         "batch_size": batch_size,
         "rounds": rounds,
         "seconds": {name: {stage: spread(v) for stage, v in taken.items()} for name, taken in seconds.items()},
@@ -393,8 +387,6 @@ def folded_inference(arch: str, *, batch_size: int = 128, rounds: int = 9, devic
     with torch.inference_mode():
         seconds = interleaved({"plain": lambda: plain(x), "folded": lambda: folded(x)}, rounds, device=device)
     return {
-        "what": "folded inference",
-        "arch": arch,
         "batch_size": batch_size,
         "rounds": rounds,
         "seconds": {name: spread(values) for name, values in seconds.items()},
@@ -428,17 +420,33 @@ def machine(device: str) -> Record:
 
 
 def run(
-    *, archs: list[str], batch_size: int, rounds: int, device: str, checkout: Path | None, file: Path, command: str
+    *,
+    archs: list[str],
+    batch_size: int,
+    rounds: int,
+    device: str,
+    checkout: Path | None,
+    pair: bool = False,
+    file: Path,
+    command: str,
 ) -> Iterator[str]:
-    """Measure, append a line of JSON for each measurement, and yield it as a table in words."""
+    """Measure, append a line of JSON for each measurement, and yield it as a table in words.
+
+    With ``pair`` only steps of BN and ND, in turns: nothing else comes between them.
+    """
     chosen: dict[str, Any] = {"batch_size": batch_size, "rounds": rounds, "device": device}
+    measurements: dict[str, Callable[[str], Record]] = {
+        "step": lambda arch: steps(networks(arch, checkout), **chosen),
+        "stages": lambda arch: layer_stages(arch, **chosen),
+        "folded inference": lambda arch: folded_inference(arch, **chosen),
+    }
+    if pair:
+        measurements = {
+            "pair": lambda arch: steps({name: networks(arch)[name] for name in ("BN", "ND")}, **chosen),
+        }
     for arch in archs:
-        for record in (
-            steps(arch, checkout=checkout, **chosen),
-            layer_stages(arch, **chosen),
-            folded_inference(arch, **chosen),
-        ):
-            record |= machine(device) | {"command": command}
+        for what, measure in measurements.items():
+            record = {"what": what, "arch": arch, **measure(arch), **machine(device), "command": command}
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
@@ -463,7 +471,7 @@ def table(record: Record) -> str:
     """A record of the benchmark for reading, ratios first."""
     lines = [f"{record['what']}, {record['arch']}, batch {record['batch_size']}, {record['rounds']} rounds"]
     lines[0] += f", {record['device']}"
-    if record["what"] == "step":
+    if record["what"] in ("step", "pair"):
         lines.append(f"  {'':22}{'times BN':>10}{'quartiles':>16}{'ms a step':>12}{'MB kept':>10}{'times BN':>10}")
         for name, (median, low, high) in record["ratio_to_bn"].items():
             kept, of_bn = record["bytes"][name] / 1e6, record["bytes"][name] / record["bytes"]["BN"]

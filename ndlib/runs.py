@@ -70,6 +70,7 @@ class Settings:
     held_out: int = 0
     epochs: int = 20
     seed: int = 0
+    optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-3
@@ -119,7 +120,7 @@ class Settings:
             "options": " ".join(f"{name}={value}" for name, value in sorted(self.options.items())),
             "epochs": self.epochs,
             "seed": self.seed,
-            "optimizer": "sgd",
+            "optimizer": self.optimizer,
             "lr": self.lr,
             "schedule": "cosine",
             "momentum": self.momentum,
@@ -158,7 +159,8 @@ def run(
     if settings.method == "bn-frozen":
         mean, std = normaliser(data, torch.device("cpu"))
         fit_whitening(model, (data.train_images[:WHITENING_IMAGES].float() - mean) / std)
-    names = ("epochs", "seed", "lr", "momentum", "weight_decay", "batch_size", "augment", "loss", "precision")
+    names = ["epochs", "seed", "optimizer", "lr", "momentum", "weight_decay"]
+    names += ["batch_size", "augment", "loss", "precision"]
     hyperparameters = {name: getattr(settings, name) for name in names}
     curve = fit(model, data, **hyperparameters, device=device, progress=progress, checkpoint=checkpoint)
     record: Record = {
@@ -268,6 +270,7 @@ def summary(record: Record) -> str:
     named = [ledger.display_name(record[key]) for key in ("method", "arch", "dataset")]
     where = {"test": "test", "held-out": "held-out training images"}[record["split"]]
     named += [record["options"]] * bool(record["options"])
+    named += [record["optimizer"]] * (record["optimizer"] != "sgd")
     epochs = f"{record['epochs']} epoch{'s' * (record['epochs'] > 1)}"
     return (
         f"{', '.join(named)}, seed {record['seed']}, {epochs}, "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .data import Dataset, written_whole
 from .layers import Deconvolution, check_finite
+from .optimizers import OPTIMIZERS, optimizers
 
 EVALUATION_BATCH = 500
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -131,6 +132,7 @@ def fit(
     *,
     epochs: int,
     seed: int,
+    optimizer: str = "sgd",
     lr: float = 0.1,
     momentum: float = 0.9,
     weight_decay: float = 1e-3,
@@ -142,7 +144,7 @@ def fit(
     progress: bool = True,
     checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, float]]:
-    """Train with SGD, its learning rate falling to zero along a cosine over all steps; test after each epoch.
+    """Train, the learning rate falling to zero along a cosine over all steps; test after each epoch.
 
     The defaults are the paper's settings for CIFAR. ``seed`` decides order and augmentation (the weights are
     the caller's). Each epoch leaves out the last incomplete batch, whose covariance would be a poor one.
@@ -152,6 +154,7 @@ def fit(
     only.
 
     Args:
+        optimizer: its name, see ``optimizers.optimizers``, which takes ``lr``, ``momentum`` and ``weight_decay`` too.
         augment: a key of ``AUGMENTATIONS``; loss: a key of ``LOSSES``.
         precision: ``"bfloat16"`` runs the network under autocast; deconvolution layers keep their root in float32.
         checkpoint: written after each epoch; where it holds an unfinished run, that run goes on.
@@ -180,6 +183,7 @@ def fit(
         raise ValueError(f"batch_size must be a multiple of the number of processes, {processes}, got {batch_size}")
     choices: dict[str, tuple[str, Iterable[str]]]
     choices = {"augment": (augment, AUGMENTATIONS), "loss": (loss, LOSSES), "precision": (precision, PRECISIONS)}
+    choices["optimizer"] = (optimizer, OPTIMIZERS)
     for what, (chosen, known) in choices.items():
         if chosen not in known:
             raise ValueError(f"{what} must be one of {', '.join(known)}, got {chosen!r}")
@@ -192,13 +196,15 @@ def fit(
     test_images, test_labels = data.test_images.to(device), data.test_labels.to(device)
     mean, std = scale = normaliser(data, device)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+    updates = optimizers(model, optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
     steps = len(images) // batch_size
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * steps)
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(update, T_max=epochs * steps) for update in updates]
     autocast = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
 
     curve: list[dict[str, float]] = []
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"model": model}
+    for number, (update, schedule) in enumerate(zip(updates, schedules, strict=True)):
+        parts |= {f"optimizer {number}": update, f"schedule {number}": schedule}
     if checkpoint and (state := checkpoint.load()):
         for name, part in parts.items():
             part.load_state_dict(state[name])
@@ -219,10 +225,11 @@ def fit(
                 with autocast:
                     logits = network(x)
                     value = LOSSES[loss](logits, y)
-                optimizer.zero_grad()
+                model.zero_grad()
                 value.backward()
-                optimizer.step()
-                schedule.step()
+                for update, schedule in zip(updates, schedules, strict=True):
+                    update.step()
+                    schedule.step()
                 loss_sum += value.detach()
                 correct += (logits.detach().argmax(1) == y).sum()
                 bar.update()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ndlib import DeconvConv2d, benchmark, models
+from ndlib import DeconvConv2d, __main__, benchmark, models
 from ndlib.benchmark import Straightforward, interleaved, predicted, ratio, saved_bytes, spread
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
@@ -138,6 +138,17 @@ def test_a_benchmark_is_written_down_and_printed(tmp_path):
     assert benchmark.latest(file, "stages", "vgg-small") == records[1]
     with pytest.raises(LookupError, match="python -m ndlib bench vgg16 makes one"):
         benchmark.latest(file, "step", "vgg16")
+
+
+def test_two_alone_and_no_place_on_a_disk_in_the_record(tmp_path, capsys):
+    file = tmp_path / "b.jsonl"
+    words = ["bench", "vgg-small", "--pair", "--batch-size", "8", "--rounds", "2", "--out", str(file)]
+    assert __main__.main([*words, "--official", str(tmp_path)]) == 0
+    (pair,) = map(json.loads, file.read_text().splitlines())
+    assert pair["what"] == "pair" and list(pair["seconds"]) == ["BN", "ND"]
+    assert "--official PATH" in pair["command"]
+    assert "ND  " in capsys.readouterr().out
+    assert benchmark.latest(file, "pair", "vgg-small") == pair
 
 
 def test_a_folded_network_is_the_plain_one():

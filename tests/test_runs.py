@@ -16,6 +16,8 @@ from ndlib.runs import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
+
 SMALL = Settings(
     "photo-patches", "nd", width=0.25, options={"block_size": 4}, train_images=256, test_images=200, epochs=3, seed=1,
     batch_size=64,
@@ -116,9 +118,16 @@ def test_held_out_images_are_training_images_that_were_not_trained_on():
 # Interruptions. --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"block_size": 4}, {"running": "covariance", "freeze_after": 6}])
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, options):
-    settings = dataclasses.replace(SMALL, options=options)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": {"block_size": 4}},
+        {"options": {"running": "covariance", "freeze_after": 6}},
+        pytest.param({"optimizer": "muon", "lr": 0.01}, marks=needs_muon),
+    ],
+)
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, changes):
+    settings = dataclasses.replace(SMALL, **changes)
     _, whole = run(settings)
     checkpoint = runs.checkpoint_of(settings, tmp_path / "l.jsonl", resume=False)
     measure, calls = training.accuracy, []
