@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "The defaults are the paper's settings for CIFAR.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    train.add_argument("--dataset", required=True, help="photo-patches, cifar10, cifar100, mnist or fashion-mnist")
+    train.add_argument("--dataset", required=True, help="see help(ndlib.data.load)")
     train.add_argument("--arch", choices=ARCHITECTURES, default="vgg-small", help="the network")
     train.add_argument("--method", choices=METHODS, required=True, help="normalisation of each layer")
     train.add_argument("--width", type=float, default=1.0, help="factor on the hidden channels")
@@ -257,9 +256,7 @@ def _segment(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     folder, file = chosen.pop("data"), chosen.pop("out")
     command = shlex.join(["python", "-m", "ndlib", *arguments])
     record = segmentation.run(folder, command=command, report=report, **chosen)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
-        stream.write(json.dumps(record) + "\n")
+    ledger.append_line(file, record)
     yield f"added to {file}"
 
 

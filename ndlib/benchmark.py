@@ -7,11 +7,9 @@ ratio: the median over the rounds of one action's time by the other's in the sam
 from __future__ import annotations
 
 import copy
-import datetime
 import importlib
 import json
 import math
-import platform
 import statistics
 import sys
 import time
@@ -24,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import __version__
 from .conversion import fold
 from .functional import fold_weights, patch_matrix, split_columns
 from .layers import WARM_UP, DeconvConv2d, DeconvLinear, Deconvolution
+from .ledger import append_line
 from .models import build
-from .runs import commit, describe_device
+from .runs import provenance
 
 Action = Callable[[], object]
 Record = dict[str, Any]
@@ -406,19 +404,6 @@ def form_of(model: nn.Module) -> list[tuple[str, str, list[tuple[str, tuple[int,
     ]
 
 
-def machine(device: str) -> Record:
-    """What was measured on, for the record."""
-    return {
-        "device": describe_device(device),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "ndlib": __version__,
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
 def run(
     *,
     archs: list[str],
@@ -446,10 +431,9 @@ def run(
         }
     for arch in archs:
         for what, measure in measurements.items():
-            record = {"what": what, "arch": arch, **measure(arch), **machine(device), "command": command}
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a") as stream:
-                stream.write(json.dumps(record) + "\n")
+            record = {"what": what, "arch": arch, **measure(arch), **provenance(device)}
+            record |= {"threads": torch.get_num_threads(), "command": command}
+            append_line(file, record)
             yield table(record)
 
 

@@ -124,9 +124,14 @@ def validate(record: Record) -> None:
 
 
 def append(file: Path, record: Record) -> None:
-    """Add one validated record to a ledger, in a single write: a reader sees the whole line or none of it."""
+    """Add one validated record to a ledger."""
     validate(record)
-    line = json.dumps({key: record[key] for key in SCHEMA}, allow_nan=False) + "\n"
+    append_line(file, {key: record[key] for key in SCHEMA})
+
+
+def append_line(file: Path, record: Record) -> None:
+    """Add a record to a file of JSON lines, in a single write: a reader sees the whole line or none of it."""
+    line = json.dumps(record, allow_nan=False) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab+") as stream:
         if stream.tell() and not _ends_with_newline(stream):

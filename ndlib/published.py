@@ -176,6 +176,23 @@ def differences(among: Iterable[Record] | None = None) -> list[Difference]:
     return found
 
 
+def median_seconds(record: Record) -> float:
+    """Seconds of training, median of the runs: some of the times stand in the wrong place."""
+    return statistics.median(a.train_seconds for a in record.attempts if a.train_seconds is not None)
+
+
+def time_ratios(dataset: str, epochs: int) -> dict[str, float]:
+    """By architecture the training time with ND over that with BN, in the study that publishes its runs."""
+    both = pairs(select(source=OBADAGE, dataset=dataset, epochs=epochs))
+    return {bn.architecture: median_seconds(nd) / median_seconds(bn) for bn, nd in both}
+
+
+def hours(text: str) -> float:
+    """A time as the table of ImageNet gives it, "2d 21h 27m 18s", in hours."""
+    units = {"d": 24, "h": 1, "m": 1 / 60, "s": 1 / 3600}
+    return sum(int(part[:-1]) * units[part[-1]] for part in text.split())
+
+
 def architectures() -> list[str]:
     """The ten architectures, in the order of the table."""
     return list(dict.fromkeys(row.architecture for row in rows(TABLE, audit.ORIGINAL)))

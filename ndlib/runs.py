@@ -99,12 +99,13 @@ class Settings:
 
     def find(self, file: Path) -> Record | None:
         """The record of this run in a ledger; None where there is no such ledger or no such record."""
+        if not file.exists():
+            return None
         wanted = self.configuration()
         if None in wanted.values():  # of all the images, how many are there?
             data = self.data()
             wanted |= {"train_images": len(data.train_images), "test_images": len(data.test_images)}
-        records = ledger.read(file) if file.exists() else []
-        return next(iter(ledger.select(records, **wanted)), None)
+        return next(iter(ledger.select(ledger.read(file), **wanted)), None)
 
     def configuration(self) -> Record:
         """The settings under the keys of the ledger."""
@@ -177,12 +178,7 @@ def run(
         "train_seconds": round(sum(e["train_seconds"] for e in curve), 3),
         "test_seconds": round(sum(e["test_seconds"] for e in curve), 3),
         "params": sum(p.numel() for p in model.parameters()),
-        "device": describe_device(device),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "ndlib": __version__,
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance(device),
         "command": shlex.join(command or settings.command()),
     }
     return model, record
@@ -278,6 +274,18 @@ def summary(record: Record) -> str:
         f"(best {record['test_best']:.2f}), train {record['train_last']:.2f} %, "
         f"{record['train_seconds']:.0f} s of training"
     )
+
+
+def provenance(device: str) -> Record:
+    """What a result came from, for its record: device, versions, commit and date."""
+    return {
+        "device": describe_device(device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "ndlib": __version__,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def describe_device(device: str) -> str:

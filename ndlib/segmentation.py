@@ -11,9 +11,7 @@ Cityscapes tells 34 kinds of thing apart (``labelIds``). Two ways of making clas
 
 from __future__ import annotations
 
-import datetime
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,11 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from . import __version__
 from .data import DatasetError
 from .layers import check_finite
 from .models import build
-from .runs import commit, describe_device
+from .runs import provenance
 
 IGNORED, UNKNOWN = 255, 254  # UNKNOWN: what a value that no label map should hold becomes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, in [0, 1]
@@ -340,12 +337,7 @@ def run(
         "test_pictures": len(test),
         "curve": curve,
         "params": sum(p.numel() for p in model.parameters()),
-        "device": describe_device(device),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "ndlib": __version__,
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance(device),
         "command": command,
     }
 

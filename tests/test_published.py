@@ -191,3 +191,15 @@ def test_a_damaged_table_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(published, "path", lambda file: tmp_path / "broken.csv")
     with pytest.raises(ValueError, match=r"broken\.csv, line 2: .* 'x'"):
         published.rows("broken.csv")
+
+
+def test_times():
+    bn, nd = (
+        published.select(source=published.OBADAGE, dataset="CIFAR-10", epochs=100, architecture="VGG-16", method=m)
+        for m in ("BN", "ND")
+    )
+    seconds = {m[0].method: sorted(a.train_seconds for a in m[0].attempts) for m in (bn, nd)}
+    assert published.median_seconds(nd[0]) == seconds["ND"][1]
+    assert published.time_ratios("CIFAR-10", 100)["VGG-16"] == seconds["ND"][1] / seconds["BN"][1]
+    assert published.hours("1d 2h 30m 36s") == pytest.approx(26.51)
+    assert published.hours("90m") == pytest.approx(1.5)

@@ -50,6 +50,7 @@ def images(settings: runs.Settings) -> str:
 
 
 def recorded(settings: runs.Settings, records: list[ledger.Record]) -> bool:
+    """As ``Settings.find``, but without the data set, which a build need not have."""
     known = {key: value for key, value in settings.configuration().items() if value is not None}
     return bool(ledger.select(records, **known))
 
@@ -58,9 +59,9 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def runs_table(book: Book, root: Path) -> list[str]:
+def runs_table(root: Path) -> list[str]:
     """A line for each sweep and for each ledger without one: runs, data, time, device, and who reads it."""
-    results, sweeps = root / "data" / "results", root / "data" / "sweeps"
+    book, results, sweeps = Book(root), root / "data" / "results", root / "data" / "sweeps"
     lines = [row("name", "runs", "trained on", "epochs", "time", "device", "shown in"), row(*["---"] * 7)]
     for name in sorted({file.stem for file in (*results.glob("*.jsonl"), *sweeps.glob("*.toml"))}):
         ledger_file, sweep_file = results / f"{name}.jsonl", sweeps / f"{name}.toml"
@@ -100,30 +101,23 @@ def benchmark_table(root: Path) -> list[str]:
 
 
 class Table(SphinxDirective):
-    def lines(self, root: Path) -> list[str]:
-        raise NotImplementedError
+    """The table that the directive's name asks for."""
 
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
         for file in (root / "data").rglob("*"):
             if file.suffix in (".jsonl", ".toml"):
                 self.env.note_dependency(str(file))
+        lines = TABLES[self.name](root)
         container = nodes.container(classes=["recorded"])
-        self.state.nested_parse(StringList(self.lines(root)), self.content_offset, container)
+        self.state.nested_parse(StringList(lines), self.content_offset, container)
         return [container]
 
 
-class RecordedRuns(Table):
-    def lines(self, root: Path) -> list[str]:
-        return runs_table(Book(root), root)
-
-
-class RecordedBenchmarks(Table):
-    def lines(self, root: Path) -> list[str]:
-        return benchmark_table(root)
+TABLES = {"recorded-runs": runs_table, "recorded-benchmarks": benchmark_table}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_directive("recorded-runs", RecordedRuns)
-    app.add_directive("recorded-benchmarks", RecordedBenchmarks)
+    for name in TABLES:
+        app.add_directive(name, Table)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

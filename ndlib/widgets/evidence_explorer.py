@@ -152,10 +152,7 @@ class EvidenceExplorer(BookWidget):
     @property
     def times(self) -> dict[str, float]:
         """By architecture the training time with ND over that with BN, medians of the runs of the 2024 study."""
-        inside = published.select(source=OBADAGE, dataset=self.dataset, epochs=self.epochs)
-        runs = {r.cell: [a.train_seconds for a in r.attempts if a.train_seconds is not None] for r in inside}
-        median = {cell: statistics.median(seconds) for cell, seconds in runs.items()}
-        return {bn.architecture: median[nd.cell] / median[bn.cell] for bn, nd in published.pairs(inside)}
+        return published.time_ratios(self.dataset, self.epochs)
 
     def describe(self) -> str:
         if self.view == "time":
