@@ -56,11 +56,11 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/pytest --ignore tests/book
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --ignore tests/book
 
 pages: book
 	$(BIN)/python tests/book/chromium.py
-	$(BIN)/pytest tests/book
+	$(BIN)/pytest --numprocesses auto tests/book
 
 bench: widget-speed
 	$(BIN)/python -m ndlib bench --rounds 3

@@ -9,7 +9,7 @@ import importlib
 from types import ModuleType
 
 from . import functional, layers
-from .conversion import convert, fold
+from .conversion import convert, fold, unfold
 from .diagnostics import layer_whiteness
 from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
 
@@ -26,6 +26,7 @@ __all__ = [
     "functional",
     "layer_whiteness",
     "layers",
+    "unfold",
 ]
 
 _LOADED_ON_USE = {

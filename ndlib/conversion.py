@@ -1,15 +1,19 @@
-"""From a plain network to a deconvolved one (:func:`convert`) and, after training, back (:func:`fold`)."""
+"""From a plain network to a deconvolved one, to train it (:func:`convert`) or to train it on (:func:`unfold`), and
+back (:func:`fold`)."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from .functional import fold_weights
 from .layers import (
     ChannelDeconv,
     DeconvConv1d,
@@ -37,6 +41,10 @@ ELEMENTWISE = (
 ELEMENTWISE_FUNCTIONS = {F.relu, F.silu, F.gelu, F.sigmoid, F.hardswish, F.hardsigmoid, F.dropout, torch.relu}
 
 
+UNKNOWN = "what it follows cannot be told without a trace; stays as it is"
+NOT_FUSED = "does not directly follow a layer that it can be fused into, and stays as it is"
+
+
 @dataclass(frozen=True)
 class Row:
     """What became of one layer: ``action`` is ``"converted"``, ``"dropped"`` or ``"kept"``."""
@@ -49,7 +57,7 @@ class Row:
 
 @dataclass
 class Report:
-    """What :func:`.convert` did, a row for each convolution, linear layer and normalisation; ``print`` it."""
+    """What :func:`.convert` or :func:`.unfold` did: a row for each convolution, linear layer and normalisation."""
 
     rows: list[Row] = field(default_factory=list)
 
@@ -97,16 +105,33 @@ def convert(
     Source of the placement: Ye et al. 2020, section 4, and the authors' networks.
     """
     net = net if inplace else copy.deepcopy(net)
-    path = _Path(net)
+    sizes = {"block_size": block_size, "linear_block_size": linear_block_size, "sampling_stride": sampling_stride}
+    return net, Report(_converted(net, _Path(net), None, options, **sizes))
+
+
+def _converted(
+    net: nn.Module,
+    path: _Path,
+    fused: dict[nn.Module, str] | None,
+    options: Options,
+    *,
+    block_size: int,
+    linear_block_size: int,
+    sampling_stride: int,
+) -> list[Row]:
+    """Convert a network in place. ``fused``: the normalisations to drop and why; None: all on the path."""
     rows = []
-    modules = dict(net.named_modules(remove_duplicate=True))
-    for name, module in modules.items():
+    for name, module in list(net.named_modules(remove_duplicate=True)):
         kind = type(module).__name__
         action, why = _plan(module, path.nodes.get(name), path)
+        if action == "dropped" and fused is not None:
+            action, why = (
+                ("dropped", fused[module]) if module in fused else ("kept", UNKNOWN if path.failure else NOT_FUSED)
+            )
         if not action:
             continue
         if action == "dropped":
-            _replace(net, name, nn.Identity())
+            _replace(net, name, nn.Identity().train(module.training))
         elif action == "converted":
             single = type(module) is not nn.Linear and path.sees_one_pixel(name)
             layer = _deconvolved(
@@ -123,10 +148,10 @@ def convert(
         rows.append(Row(name, kind, action, why))
     if path.failure:
         rows.append(Row("(the network)", type(net).__name__, "kept", f"not traced, all layers count: {path.failure}"))
-    return net, Report(rows)
+    return rows
 
 
-def _plan(module: nn.Module, nodes: list[fx.Node] | None, path: _Path) -> tuple[str, str]:
+def _plan(module: Any, nodes: list[fx.Node] | None, path: _Path) -> tuple[str, str]:
     """Action and reason for a module; no action for those that a report need not name."""
     if isinstance(module, Deconvolution):
         return "kept", "whitens already"
@@ -216,11 +241,12 @@ class _Path:
                 m.training = training
         self.classifier = self._find_classifier()
 
-    def _module(self, node: fx.Node) -> nn.Module | None:
+    def call_of(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node calls, if it calls one."""
         return self.modules[str(node.target)] if node.op == "call_module" else None
 
     def _is_elementwise(self, node: fx.Node) -> bool:
-        module = self._module(node)
+        module = self.call_of(node)
         return isinstance(module, (*ELEMENTWISE, *BATCH_NORMS)) or node.target in ELEMENTWISE_FUNCTIONS
 
     def _find_classifier(self) -> set[nn.Module]:
@@ -230,9 +256,9 @@ class _Path:
             return set(linear[-1:])
         found: set[nn.Module] = set()
         for last in self._last_calls():
-            node: Any = last if self._module(last) in linear else None
-            while isinstance(node, fx.Node) and (self._is_elementwise(node) or self._module(node) in linear):
-                found |= {m for m in [self._module(node)] if m is not None and m in linear}
+            node: Any = last if self.call_of(last) in linear else None
+            while isinstance(node, fx.Node) and (self._is_elementwise(node) or self.call_of(node) in linear):
+                found |= {m for m in [self.call_of(node)] if m is not None and m in linear}
                 node = node.args[0] if node.args else None
         return found
 
@@ -241,7 +267,7 @@ class _Path:
         weighted = (nn.Linear, nn.modules.conv._ConvNd)
         leads_on: set[fx.Node] = set()
         for node in reversed(self.graph.nodes):  # users stand behind their node, so they are decided already
-            if any(user in leads_on or isinstance(self._module(user), weighted) for user in node.users):
+            if any(user in leads_on or isinstance(self.call_of(user), weighted) for user in node.users):
                 leads_on.add(node)
         return [node for node in self.graph.nodes if node.op == "call_module" and node not in leads_on]
 
@@ -255,7 +281,7 @@ class _Path:
     def _one_pixel(self, node: Any) -> bool:
         if not isinstance(node, fx.Node):
             return False
-        module = self._module(node)
+        module = self.call_of(node)
         if isinstance(module, (nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)):
             return _all_ones(module.output_size)
         if node.target in (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d):
@@ -269,6 +295,106 @@ class _Path:
 
 def _all_ones(size: Any) -> bool:
     return set(size if isinstance(size, (tuple, list)) else [size]) == {1}
+
+
+def unfold(
+    net: nn.Module,
+    images: Tensor,
+    *,
+    block_size: int = 64,
+    linear_block_size: int = 512,
+    sampling_stride: int = 3,
+    **options: Unpack[Options],
+) -> tuple[nn.Module, Report]:
+    """Deconvolve a trained network without changing what it computes in evaluation: the inverse of :func:`fold`.
+
+    Batch normalisation that directly follows a convolution or linear layer is fused into it; other normalisation
+    stays, as does all of it where tracing fails, and the report says so. Then each layer that :func:`convert` would
+    convert measures mean mu and root D of its input on ``images``, which become its running averages, and gets the
+    weights that undo them:
+
+        w = D^-1 W,   b = B + mu' W,   so that   (x - mu) D w + b = x W + B   for every x
+
+    with W and B of the plain layer, whatever mu and D are. In training mode the function is the same up to the
+    difference between the moments of a batch and those of ``images``.
+
+    Args:
+        net: a trained network, plain or with batch normalisation; it is not changed.
+        images: one batch of inputs as the network is trained on, shape (N, ...), better with more rows than columns
+            in every layer, see ``layers``. A layer that is called several times measures the first.
+        block_size, linear_block_size, sampling_stride, options: as in :func:`convert`.
+
+    Returns:
+        A copy in evaluation mode, and a :class:`.Report`. Layers that ``images`` do not reach keep mu = 0 and D = I.
+
+    Raises:
+        ValueError: fewer than two rows of input in a layer, or what the layers raise for their options.
+        FloatingPointError: an input that is not finite, or a root that diverges.
+    """
+    net = copy.deepcopy(net).eval()
+    path = _Path(net)
+    with torch.no_grad():
+        fused = _fuse(net, path, images)
+        sizes = {"block_size": block_size, "linear_block_size": linear_block_size, "sampling_stride": sampling_stride}
+        rows = _converted(net, path, fused, options, **sizes)
+        measured: set[str] = set()
+
+        def unfold_once(name: str, layer: Any, x: Tensor) -> None:
+            if name not in measured:
+                measured.add(name)
+                _unfold_layer(layer, x)
+
+        names = [row.name for row in rows if row.action == "converted"]
+        hooks = [
+            net.get_submodule(name).register_forward_pre_hook(
+                lambda layer, inputs, name=name: unfold_once(name, layer, inputs[0])
+            )
+            for name in names
+        ]
+        net(images)
+        for hook in hooks:
+            hook.remove()
+    return net, Report(rows)
+
+
+def _fuse(net: nn.Module, path: _Path, images: Tensor) -> dict[nn.Module, str]:
+    """Fuse batch normalisation into the layers directly before it; what to report of those that may go."""
+    names = {m: n for n, m in reversed(path.modules.items())}
+    norms = {n: m for n, m in path.modules.items() if isinstance(m, BATCH_NORMS) and m.track_running_stats}
+    dimensions = _input_dimensions(net, norms, images)
+    fused: dict[nn.Module, str] = {}
+    for name, norm in norms.items():
+        calls = path.nodes.get(name, [])
+        before = calls[0].args[0] if len(calls) == 1 and calls[0].args else None
+        layer: Any = path.call_of(before) if isinstance(before, fx.Node) else None
+        # Its output must go nowhere else, and features must be the last dimension and the second at once.
+        if type(layer) not in DECONV_OF or len(path.nodes[names[layer]]) > 1 or len(before.users) > 1:  # type: ignore[union-attr]
+            continue
+        if isinstance(layer, nn.Linear) and dimensions.get(name) != 2:
+            continue
+        joined = (fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval)(layer, norm)
+        layer.weight, layer.bias = joined.weight, joined.bias
+        fused[norm] = f"fused into {names[layer]}"
+    return fused
+
+
+def _unfold_layer(layer: Any, x: Tensor) -> None:
+    """Let the running averages be those of this input, and change weight and bias so that folding undoes it."""
+    options = layer.options
+    layer.options = {**options, "momentum": 1.0}
+    layer.num_batches_tracked.fill_(1)
+    layer._steps = 1
+    layer.batch_whitening(x)
+    layer.options = options
+    mean, root = (t.double() for t in layer.running_whitening())
+    weight, blocks = layer.weight.double(), {"n_blocks": layer.n_blocks, "grouping": options["grouping"]}
+    bias = None if layer.bias is None else layer.bias.double()
+    unwhitened, _ = fold_weights(weight, None, mean, torch.linalg.inv(root), **blocks)
+    _, shifted = fold_weights(weight, bias, -mean, torch.eye(layer.columns).to(root).expand_as(root), **blocks)
+    for name, value in (("weight", unwhitened), ("bias", shifted)):
+        old = getattr(layer, name)
+        requires_grad = layer.weight.requires_grad if old is None else old.requires_grad
+        setattr(layer, name, nn.Parameter(value.to(layer.weight.dtype), requires_grad=requires_grad))
 
 
 def fold(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:
@@ -357,13 +483,18 @@ def _dimensions(model: nn.Module, example_input: Tensor | None) -> dict[str, int
             f"fold: {', '.join(layers) or 'a ChannelDeconv'} meets vectors or feature maps, which only an input can "
             "tell; pass example_input"
         )
+    return _input_dimensions(model, layers, example_input)
+
+
+def _input_dimensions(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> dict[str, int]:
+    """Number of dimensions of the input of each of these layers that is reached."""
     found: dict[str, int] = {}
     hooks = [
         m.register_forward_pre_hook(lambda _, inputs, name=name: found.update({name: inputs[0].dim()}))
         for name, m in layers.items()
     ]
     with torch.no_grad():
-        model(example_input)
+        model(x)
     for hook in hooks:
         hook.remove()
     return found

@@ -8,7 +8,17 @@ import torch
 import torchvision
 from torch import nn
 
-from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, convert, fold
+from ndlib import (
+    ChannelDeconv,
+    DeconvConv1d,
+    DeconvConv2d,
+    DeconvConv3d,
+    DeconvLinear,
+    convert,
+    fold,
+    models,
+    unfold,
+)
 from ndlib.layers import Deconvolution
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")
@@ -285,3 +295,175 @@ def test_exported_networks_compute_the_same(make):
     session = onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
     (computed,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     assert relative(torch.from_numpy(computed), wanted) <= 1e-5
+
+
+# unfold -----------------------------------------------------------------------------------------------------
+
+
+def seasoned(net):
+    """A network as training leaves it: nothing about its normalisation is trivial."""
+    torch.manual_seed(2)
+    for m in net.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats:
+            nn.init.normal_(m.running_mean)
+            nn.init.uniform_(m.running_var, 0.3, 3)
+            if m.affine:
+                nn.init.normal_(m.weight)
+                nn.init.normal_(m.bias)
+    return net.eval()
+
+
+def pictures(*shape):
+    return torch.randn(*shape).cumsum(-1) / 3 + 1
+
+
+class PreActivation(nn.Module):
+    """Normalisation that no layer can take up, and some that one can."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.twice = (nn.Conv2d(4, 4, 3, padding=1, bias=False) for _ in range(3))
+        self.a, self.b, self.c, self.d, self.own = (nn.BatchNorm2d(4) for _ in range(5))
+        self.own.track_running_stats, self.own.running_mean, self.own.running_var = False, None, None
+        self.up = nn.ConvTranspose2d(4, 4, 2)
+        self.head = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3, bias=False))
+
+    def forward(self, x):
+        x = self.first(self.a(x))  # a: before the convolution
+        x = x + self.b(x)  # b: the sum needs the convolution's own output too
+        x = self.c(self.second(x).relu())  # c: behind the activation
+        x = self.d(self.twice(self.twice(x)))  # d: the convolution's first call has no normalisation
+        return self.head(self.own(self.up(x)).mean((2, 3)))
+
+
+NETWORKS = {
+    "vgg-small": (lambda: models.build("vgg-small", method="bn", classes=10, width=0.5), (24, 3, 32, 32)),
+    "resnet18": (lambda: torchvision.models.resnet18(num_classes=7), (8, 3, 32, 32)),
+    "mobilenet": (lambda: torchvision.models.mobilenet_v2(num_classes=7), (8, 3, 32, 32)),  # grouped convolutions
+    "perceptron": (lambda: models.build("mlp-sigmoid", method="bn", classes=10, channels=1), (40, 1, 28, 28)),
+    "plain": (lambda: models.build("vgg-small", method="none", classes=10, width=0.25), (12, 3, 32, 32)),
+    "pre-activation": (PreActivation, (30, 4, 8, 8)),
+}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_unfolded_network_computes_the_same(name, dtype, tolerance):
+    make, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    net = seasoned(make()).to(dtype)
+    before = copy.deepcopy(net.state_dict())
+    new, report = unfold(net, pictures(*shape).to(dtype))
+    x = pictures(*shape).to(dtype) - 2  # other pictures, of another mean
+    assert report.count("converted") == sum(isinstance(m, Deconvolution) for m in new.modules()) > 0
+    kept = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in new.modules())
+    assert kept == (name in ("pre-activation", "perceptron"))  # the second cannot be traced
+    assert not any(m.training for m in new.modules())
+    assert relative(new(x), net(x)) <= tolerance
+    assert relative(fold(new)(x), net(x)) <= tolerance
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in before.items())
+
+
+OPTIONS = [
+    {"block_size": 2},
+    {"block_size": 2, "grouping": "contiguous", "centering": "per-block"},
+    {"linear_block_size": 8, "running": "covariance", "momentum": 0.3},
+    {"solver": "eigh", "eps": 1e-2},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_each_way_of_cutting_the_columns_is_undone(options, groups):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=groups, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
+    net = seasoned(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 9, 5))).double()
+    new, report = unfold(net, pictures(200, 4, 6, 6).double(), **options)
+    x = pictures(20, 4, 6, 6).double()
+    assert [r.action for r in report.rows] == ["converted", "dropped", "converted"]
+    assert (new[0].n_blocks, new[4].n_blocks) == (
+        2 if groups == 1 and "block_size" in options else 1,
+        9 if "linear_block_size" in options else 1,
+    )
+    assert relative(new(x), net(x)) <= 1e-11
+    plain = fold(new)
+    weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
+        *(net[0].weight, net[0].bias, net[1].running_mean, net[1].running_var),
+        *(net[1].eps, net[1].weight, net[1].bias),
+    )
+    torch.testing.assert_close(plain[0].weight, weight)
+    torch.testing.assert_close(plain[0].bias, bias)
+
+
+@pytest.mark.parametrize("running", ["root", "covariance"])
+def test_unfolding_starts_the_averages_where_the_images_are(running):
+    """Whitened with what it remembers, the batch it was measured on is white, in evaluation and in training alike."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).double()
+    x = pictures(60, 3, 12, 12).double()
+    new, _ = unfold(seasoned(net), x, solver="eigh", eps=1e-9, sampling_stride=1, running=running)
+    _, cov = new[0].measure(x)
+    root = new[0].running_deconv[None]
+    torch.testing.assert_close(root @ cov @ root, torch.eye(27).double()[None], atol=1e-5, rtol=0)
+    assert relative(new.train()(x), net(x)) <= 1e-10
+    assert new[0].num_batches_tracked == 2
+    assert relative(new.eval()(x), net(x)) <= 1e-10  # averaging the same again changes nothing
+
+
+def test_what_unfolding_does_to_each_normalisation():
+    _, report = unfold(seasoned(PreActivation()), pictures(30, 4, 8, 8))
+    rows = {r.name: (r.action, r.why) for r in report.rows}
+    for name in ("a", "b", "c", "d", "own"):
+        assert rows[name] == ("kept", "does not directly follow a layer that it can be fused into, and stays as it is")
+    assert rows["head.1"] == ("dropped", "fused into head.0")
+    assert rows["up"] == ("kept", "transposed convolution")
+    assert rows["twice"][1].startswith("called 2 times")
+
+
+def test_a_normalisation_of_a_sequence_stays():
+    """BatchNorm1d behind a linear layer normalises positions, not features, where its input has three dimensions."""
+    torch.manual_seed(0)
+    net = seasoned(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(25, 2)))
+    new, report = unfold(net, torch.randn(40, 5, 6))
+    assert [r.action for r in report.rows] == ["kept", "kept", "converted"]
+    x = torch.randn(9, 5, 6)
+    assert relative(new(x), net(x)) <= 1e-5
+
+
+def test_layers_that_the_images_do_not_reach_are_left():
+    net = seasoned(torchvision.models.googlenet(num_classes=3, aux_logits=True, init_weights=False))
+    new, report = unfold(net, pictures(6, 3, 64, 64))
+    names = [r.name for r in report.rows if r.action == "converted"]
+    idle = {n for n in names if new.get_submodule(n).num_batches_tracked == 0}
+    assert idle == {n for n in names if n.startswith("aux")}
+    x = pictures(3, 3, 64, 64)
+    assert relative(new(x), net(x)) <= 1e-4
+
+
+def test_frozen_weights_stay_frozen_and_a_network_without_trace_unfolds():
+    net = small()
+    net[3].weight.requires_grad_(False)
+    new, _ = unfold(seasoned(net), pictures(20, 3, 12, 12))
+    assert not new[3].weight.requires_grad
+    assert new[0].weight.requires_grad
+    assert all(p.is_leaf and p.grad is None for p in new.parameters())
+
+    class Decides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.norm(self.conv(x if x.sum() > 0 else -x))
+
+    net = seasoned(Decides())
+    new, report = unfold(net, pictures(20, 3, 12, 12))
+    assert [r.action for r in report.rows] == ["converted", "kept", "kept"]
+    assert report.rows[1].why.startswith("what it follows cannot be told")
+    x = pictures(9, 3, 12, 12)
+    assert relative(new(x), net(x)) <= 1e-5
+
+
+def test_unfold_wants_a_batch():
+    with pytest.raises(ValueError, match="a covariance needs at least 2 rows"):
+        unfold(seasoned(small()), pictures(1, 3, 12, 12))

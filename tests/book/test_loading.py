@@ -31,7 +31,7 @@ def weight(file):
 @pytest.mark.parametrize("name", PAGES)
 def test_first_visit(browser, address, name, width):
     """What is loaded is within the budget, and the page hardly moves until it stands."""
-    context = browser.new_context(viewport={"width": width, "height": 800})
+    context = browser.new_context(viewport={"width": width, "height": 900})
     page = context.new_page()
     loaded = set()
     page.on("response", lambda response: loaded.add(urlsplit(response.url).path.lstrip("/")))
