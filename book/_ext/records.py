@@ -1,7 +1,8 @@
 """Sphinx extension: tables of what was recorded, made from the records themselves each time that the book is built.
 
 ``{recorded-runs}`` lists the ledgers of ``data/results/`` with the sweeps that made them, ``{recorded-benchmarks}``
-the measurements of ``data/benchmark.jsonl``. A plain page can have them: no kernel runs.
+the measurements of ``data/benchmark.jsonl``, ``{executed-chapters}`` the chapters with their figures, files, time and
+memory, as the cache of their execution has them. A plain page can have them: no kernel runs.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import execute
 from docutils import nodes
 from docutils.statemachine import StringList
+from jupyter_cache import get_cache
 from notebooks import Book
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -81,6 +84,29 @@ def runs_table(root: Path) -> list[str]:
     return lines
 
 
+def chapters_table(root: Path) -> list[str]:
+    """A line for each chapter: its figures, what it reads, and the time and the memory of its last execution."""
+    book, cache = Book(root), get_cache(str(root / execute.CACHE))
+    data = root / "data"
+    carried = sorted(
+        str(file.relative_to(data)) for file in data.rglob("*") if file.suffix in (".jsonl", ".json", ".npz", ".csv")
+    )
+    lines = [row("chapter", "figures", "reads from data/", "time", "memory"), row(*["---"] * 5)]
+    for page in book.chapters:
+        text = book.sources[page]
+        names = re.findall(r"^ +name: (fig-[\w-]+)$", text, re.MULTILINE)
+        figures = (
+            ", ".join(f"{{numref}}`{{number}} <{name}>`" for name in names) if page in book.numbers else str(len(names))
+        )
+        files = [file for file in carried if Path(file).name in text]
+        record = execute.record_of(cache, execute.source_notebook(book, page))
+        taken = ["not executed", ""]
+        if record is not None:
+            taken = [duration(record.data["execution_seconds"]), f"{record.data['peak_bytes'] / 2**20:,.0f} MiB"]
+        lines.append(row(f"{{doc}}`/{page}`", figures, ", ".join(f"`{file}`" for file in files), *taken))
+    return lines
+
+
 def benchmark_table(root: Path) -> list[str]:
     """A line for each network: the newest measurement of a training step."""
     file = root / "data" / "benchmark.jsonl"
@@ -108,13 +134,18 @@ class Table(SphinxDirective):
         for file in (root / "data").rglob("*"):
             if file.suffix in (".jsonl", ".toml"):
                 self.env.note_dependency(str(file))
+        self.env.note_reread()  # a chapter may have been executed again
         lines = TABLES[self.name](root)
         container = nodes.container(classes=["recorded"])
         self.state.nested_parse(StringList(lines), self.content_offset, container)
         return [container]
 
 
-TABLES = {"recorded-runs": runs_table, "recorded-benchmarks": benchmark_table}
+TABLES = {
+    "executed-chapters": chapters_table,
+    "recorded-runs": runs_table,
+    "recorded-benchmarks": benchmark_table,
+}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -3,9 +3,12 @@
 import ast
 import re
 
+import execute
 import pytest
 import records
 from contents import ROOT, html
+from jupyter_cache import get_cache
+from notebooks import Book
 
 from ndlib import ledger, runs
 
@@ -55,7 +58,7 @@ def test_a_message_that_the_module_does_not_have_is_found():
 
 
 def test_every_sweep_and_every_ledger_is_on_the_page():
-    table = html("book/reproduce-everything").select(".recorded")[0]
+    table = html("book/reproduce-everything").select(".recorded")[1]
     shown = {cells[0].get_text(): cells for row in table.select("tbody tr") if (cells := row.select("td"))}
     data = ROOT / "data"
     assert set(shown) == {f.stem for f in (*data.glob("results/*.jsonl"), *data.glob("sweeps/*.toml"))}
@@ -88,3 +91,22 @@ def test_provenance_has_all_of_the_readme():
         for word in words:
             assert re.sub(r"\s+", " ", word) in text
     assert "CC BY 2.0" in text and "MD5" in text
+
+
+def test_every_chapter_its_figures_and_its_price_are_on_the_page():
+    """Figures by their numbers, and time and memory as the cache has them."""
+    table = html("book/reproduce-everything").select(".recorded")[0]
+    shown = {row.select_one("a")["href"].removesuffix(".html"): row.select("td") for row in table.select("tbody tr")}
+    book, cache = Book(ROOT), get_cache(str(ROOT / execute.CACHE))
+    assert ["book/" + name for name in shown] == book.chapters
+    for page in book.chapters:
+        cells = shown[page.removeprefix("book/")]
+        record = execute.record_of(cache, execute.source_notebook(book, page))
+        assert cells[3].get_text() == records.duration(record.data["execution_seconds"])
+        assert cells[4].get_text() == f"{record.data['peak_bytes'] / 2**20:,.0f} MiB"
+        if page in book.numbers:
+            drawn = len(html(page).select("article figure[id^=fig-]"))
+            assert [a.get_text() for a in cells[1].select("a")] == [
+                f"{book.numbers[page]}.{n + 1}" for n in range(drawn)
+            ]
+    assert "results/optimizers.jsonl" in shown["where-the-idea-went"][2].get_text()
