@@ -74,8 +74,9 @@ CONTROLS = """[...document.querySelectorAll("a[href], button, input, select, tex
 @pytest.mark.parametrize("name", PAGES)
 def test_tab_reaches_every_control_and_leaves_again(visit, address, name):
     page = visit(f"{address}/{name}.html", address).page
-    page.evaluate("document.querySelectorAll('.nd-mount').forEach(mount => mount.scrollIntoView())")
-    page.wait_for_function("!document.querySelector('.nd-mount:not([data-ready])')")
+    for mount in page.locator(".nd-mount").all():  # each starts when it comes into view
+        mount.scroll_into_view_if_needed()
+        page.wait_for_function("mount => mount.matches('[data-ready]')", arg=mount.element_handle())
     page.locator("#pst-skip-link a").focus()
     wanted = page.evaluate(CONTROLS)
     assert wanted > 15
