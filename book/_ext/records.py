@@ -91,19 +91,18 @@ def chapters_table(root: Path) -> list[str]:
     carried = sorted(
         str(file.relative_to(data)) for file in data.rglob("*") if file.suffix in (".jsonl", ".json", ".npz", ".csv")
     )
-    lines = [row("chapter", "figures", "reads from data/", "time", "memory"), row(*["---"] * 5)]
+    lines = [row("chapter", "figures", "time", "memory", "reads from data/"), row(*["---"] * 5)]
     for page in book.chapters:
         text = book.sources[page]
         names = re.findall(r"^ +name: (fig-[\w-]+)$", text, re.MULTILINE)
-        figures = (
-            ", ".join(f"{{numref}}`{{number}} <{name}>`" for name in names) if page in book.numbers else str(len(names))
-        )
+        ends = [names[0], names[-1]] if page in book.numbers else []  # other pages' figures have no numbers
+        figures = " to ".join(f"{{numref}}`{{number}} <{name}>`" for name in ends)
         files = [file for file in carried if Path(file).name in text]
         record = execute.record_of(cache, execute.source_notebook(book, page))
         taken = ["not executed", ""]
         if record is not None:
             taken = [duration(record.data["execution_seconds"]), f"{record.data['peak_bytes'] / 2**20:,.0f} MiB"]
-        lines.append(row(f"{{doc}}`/{page}`", figures, ", ".join(f"`{file}`" for file in files), *taken))
+        lines.append(row(f"{{doc}}`/{page}`", figures, *taken, ", ".join(f"`{file}`" for file in files)))
     return lines
 
 
