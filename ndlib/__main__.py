@@ -209,12 +209,11 @@ def _bench(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     chosen["archs"] = chosen["archs"] or list(BENCHED)
     for arch in chosen["archs"]:
         one_of("architecture", arch, ARCHITECTURES)
-    checkout = chosen.pop("official")
-    words = [
-        "PATH" if word == str(checkout) else word for word in arguments
-    ]  # whose machine it is, is nobody's business
+    # A place on somebody's disk does not belong into the record.
+    places = ("--official", "--out")
+    words = ["PATH" if before in places else word for before, word in zip(["", *arguments], arguments, strict=False)]
     command = shlex.join(["python", "-m", "ndlib", *words])
-    yield from benchmark.run(checkout=checkout, file=chosen.pop("out"), command=command, **chosen)
+    yield from benchmark.run(checkout=chosen.pop("official"), file=chosen.pop("out"), command=command, **chosen)
 
 
 def _train(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:

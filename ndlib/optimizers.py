@@ -30,9 +30,11 @@ def optimizers(
     common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
     if name == "sgd":
         return [torch.optim.SGD(model.parameters(), momentum=momentum, **common)]
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    kernels = [p for p in parameters if name == "muon" and p.ndim == 4]
-    others = [p for p in parameters if not any(p is kernel for kernel in kernels)]
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for p in model.parameters():
+        if p.requires_grad:
+            (kernels if name == "muon" and p.ndim == 4 else others).append(p)
     adamw = torch.optim.AdamW(others, betas=(momentum, 0.999), **common)
     return [_muon(kernels, momentum=momentum, **common), adamw] if kernels else [adamw]
 

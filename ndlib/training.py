@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .data import Dataset, written_whole
 from .layers import Deconvolution, check_finite
-from .optimizers import OPTIMIZERS, optimizers
+from .optimizers import optimizers
 
 EVALUATION_BATCH = 500
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -183,7 +183,6 @@ def fit(
         raise ValueError(f"batch_size must be a multiple of the number of processes, {processes}, got {batch_size}")
     choices: dict[str, tuple[str, Iterable[str]]]
     choices = {"augment": (augment, AUGMENTATIONS), "loss": (loss, LOSSES), "precision": (precision, PRECISIONS)}
-    choices["optimizer"] = (optimizer, OPTIMIZERS)
     for what, (chosen, known) in choices.items():
         if chosen not in known:
             raise ValueError(f"{what} must be one of {', '.join(known)}, got {chosen!r}")

@@ -10,13 +10,12 @@ import time
 
 import pytest
 import torch
+from test_optimizers import needs_muon
 
 from ndlib import __main__, data, ledger, models, runs, training
 from ndlib.runs import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
-
-needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
 
 SMALL = Settings(
     "photo-patches", "nd", width=0.25, options={"block_size": 4}, train_images=256, test_images=200, epochs=3, seed=1,

@@ -130,10 +130,7 @@ class Table(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
-        for file in (root / "data").rglob("*"):
-            if file.suffix in (".jsonl", ".toml"):
-                self.env.note_dependency(str(file))
-        self.env.note_reread()  # a chapter may have been executed again
+        self.env.note_reread()  # what was recorded may have changed, or a chapter been executed again
         lines = TABLES[self.name](root)
         container = nodes.container(classes=["recorded"])
         self.state.nested_parse(StringList(lines), self.content_offset, container)
