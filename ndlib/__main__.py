@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="of the deconvolution layers, such as block_size=16 or detach_root=True; may be repeated",
     )
+    train.add_argument("--start", default="", metavar="FILE.npz", help="a network of --save-weights to train on")
+    train.add_argument("--keep", choices=runs.KEPT, default="function", help="of a start that is to be deconvolved")
     train.add_argument("--train-images", type=int, help="the first so many in canonical order (default: all)")
     train.add_argument("--test-images", type=int, help="likewise (default: all)")
     train.add_argument(

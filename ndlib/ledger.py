@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Record = dict[str, Any]
-VERSION = 2  # of the table that follows; version 1 had no "split"
+VERSION = 3  # of the table that follows; version 1 had no "split", version 2 neither "start" nor "keep"
 
 # What a line holds, in this order. Accuracies in percent, times in seconds, counts as integers.
 SCHEMA: dict[str, type | tuple[type, ...]] = {
@@ -29,6 +29,8 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "variant": str,  # where deconvolution stands in the network: "paper", exceptions included
     "method": str,  # none, bn, nd or nd-first, see models.build
     "options": str,  # options of the layers that differ from the variant's, "name=value ...", sorted; "" for none
+    "start": str,  # the file of a trained network that the run began with; "" for random weights
+    "keep": str,  # what a deconvolved network has of that one: "function" or "weights"; "" without a start
     "epochs": int,
     "seed": int,
     "optimizer": str,

@@ -31,20 +31,22 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from . import __version__, ledger
-from .data import Dataset, cache_folder, load
+from . import __version__, ledger, models
+from .conversion import convert, unfold
+from .data import Dataset, cache_folder, load, path
 from .ledger import Record
-from .models import build, fit_whitening
 from .training import Checkpoint, fit, normaliser
 
 WHITENING_IMAGES = 5000  # that a frozen first layer is fitted to
+UNFOLDING_IMAGES = 500  # that every layer of an unfolded network is measured on
+KEPT = ("function", "weights")
 
 _load = lru_cache(maxsize=1)(load)  # the runs of a sweep mostly have one data set
 
@@ -57,6 +59,11 @@ class Settings:
     network is tested on so many training images that follow those it is trained on, and the test images are not
     looked at. ``seed`` decides weights, order and augmentation. ``options`` are those of the deconvolution layers, see
     ``models.build``. The others are arguments of ``training.fit``.
+
+    ``start``: a file of ``models.save``, such as ``weights/vgg-small-bn.npz`` of the project's data, whose network is
+    trained on; "" for random weights. On another data set it gets a new classifier. Where it has batch normalisation
+    and ``method`` is ``"nd"``, ``keep`` says what the deconvolved network has of it: ``"function"``, by
+    ``conversion.unfold``, or ``"weights"`` alone, by ``conversion.convert``.
     """
 
     dataset: str
@@ -65,6 +72,8 @@ class Settings:
     width: float = 1.0
     variant: str = "paper"
     options: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
+    keep: str = "function"
     train_images: int | None = None
     test_images: int | None = None
     held_out: int = 0
@@ -119,6 +128,8 @@ class Settings:
             "variant": self.variant,
             "method": self.method,
             "options": " ".join(f"{name}={value}" for name, value in sorted(self.options.items())),
+            "start": self.start,
+            "keep": self.keep if self.start else "",
             "epochs": self.epochs,
             "seed": self.seed,
             "optimizer": self.optimizer,
@@ -147,19 +158,7 @@ def run(
     """
     data = settings.data()
     torch.manual_seed(settings.seed)
-    model = build(
-        settings.arch,
-        method=settings.method,
-        classes=len(data.classes),
-        channels=data.train_images.shape[1],
-        size=data.train_images.shape[-1],
-        width=settings.width,
-        variant=settings.variant,
-        options=settings.options,
-    )
-    if settings.method == "bn-frozen":
-        mean, std = normaliser(data, torch.device("cpu"))
-        fit_whitening(model, (data.train_images[:WHITENING_IMAGES].float() - mean) / std)
+    model = network(settings, data)
     names = ["epochs", "seed", "optimizer", "lr", "momentum", "weight_decay"]
     names += ["batch_size", "augment", "loss", "precision"]
     hyperparameters = {name: getattr(settings, name) for name in names}
@@ -182,6 +181,62 @@ def run(
         "command": shlex.join(command or settings.command()),
     }
     return model, record
+
+
+def network(settings: Settings, data: Dataset) -> nn.Module:
+    """The network that a run begins with, in training mode; random numbers are torch's.
+
+    Raises:
+        ValueError: a combination that does not exist, or a start that does not fit the rest.
+    """
+    model = models.build(
+        settings.arch,
+        method=settings.method,
+        classes=len(data.classes),
+        channels=data.train_images.shape[1],
+        size=data.train_images.shape[-1],
+        width=settings.width,
+        variant=settings.variant,
+        options=settings.options,
+    )
+    mean, std = normaliser(data, torch.device("cpu"))
+
+    def first(n: int) -> Tensor:
+        return (data.train_images[:n].float() - mean) / std
+
+    if settings.method == "bn-frozen":
+        models.fit_whitening(model, first(WHITENING_IMAGES))
+    if settings.start:
+        _begin_with(model, settings, first(UNFOLDING_IMAGES))
+    return model
+
+
+def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
+    """Give a network the state of the one that ``settings.start`` names, deconvolved if it must be."""
+    models.one_of("thing to keep", settings.keep, KEPT)
+    file = Path(settings.start)
+    trained, record = models.load(file if file.exists() else path(settings.start))
+    wanted, found = ((r["arch"], r["width"]) for r in (settings.configuration(), record))
+    if wanted != found:
+        raise ValueError("{} is {} of width {:g}, not {} of width {:g}".format(settings.start, *found, *wanted))
+    change = record["method"], settings.method
+    if change in (("bn", "nd"), ("none", "nd")):
+        if settings.variant != "uniform":
+            raise ValueError("a trained network is deconvolved uniformly; add the variant uniform")
+        keeping_weights = settings.keep == "weights"
+        trained, _ = (convert if keeping_weights else partial(unfold, images=images))(trained, **settings.options)
+    elif change[0] != change[1]:
+        raise ValueError("{} has the form {}; no {} can be made of it".format(settings.start, *change))
+    layers = [[m for m in net.modules() if m.state_dict() and not list(m.children())] for net in (trained, model)]
+    if len(layers[0]) != len(layers[1]):
+        raise ValueError(
+            f"{settings.start}, deconvolved to keep its {settings.keep}, has other layers than the deconvolved "
+            f"{settings.arch}: normalisation that cannot be fused, or layers that are not converted"
+        )
+    if record["dataset"] != settings.dataset:  # the classifier, the last of all layers, knows other classes
+        layers[0].pop()
+    for theirs, ours in zip(*layers, strict=False):
+        ours.load_state_dict(theirs.state_dict())
 
 
 def checkpoint_of(settings: Settings, file: Path, *, resume: bool) -> Checkpoint:
@@ -267,6 +322,7 @@ def summary(record: Record) -> str:
     where = {"test": "test", "held-out": "held-out training images"}[record["split"]]
     named += [record["options"]] * bool(record["options"])
     named += [record["optimizer"]] * (record["optimizer"] != "sgd")
+    named += [f"from {record['start']}", f"keeping the {record['keep']}"] * bool(record["start"])
     epochs = f"{record['epochs']} epoch{'s' * (record['epochs'] > 1)}"
     return (
         f"{', '.join(named)}, seed {record['seed']}, {epochs}, "

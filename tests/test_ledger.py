@@ -8,7 +8,7 @@ import pytest
 from ndlib import data, ledger
 
 RECORD = {
-    "schema": 2,
+    "schema": 3,
     "dataset": "photo-patches",
     "split": "test",
     "data_sha256": "0" * 64,
@@ -19,6 +19,8 @@ RECORD = {
     "variant": "paper",
     "method": "nd",
     "options": "",
+    "start": "",
+    "keep": "",
     "epochs": 1,
     "seed": 0,
     "optimizer": "sgd",
@@ -68,7 +70,7 @@ def test_records_come_back_in_order(tmp_path):
         ({"seed": "0"}, "seed must be .*int"),
         ({"seed": True}, "seed must be .*int"),
         ({"test_best": 101.0}, "test_best must be a percentage, got 101"),
-        ({"schema": 1}, "schema 1 is not known; this version writes and reads schema 2"),
+        ({"schema": 1}, "schema 1 is not known; this version writes and reads schema 3"),
         ({"split": "train"}, "split must be 'test' or 'held-out', got 'train'"),
     ],
 )

@@ -270,6 +270,91 @@ def test_the_sweeps_of_the_project():
             assert len(ledger.read(held)) == len(found)
 
 
+# Starts. ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A file with a BN network that has learnt a little, and the settings of its run."""
+    settings = dataclasses.replace(SMALL, method="bn", options={}, epochs=2)
+    model, record = run(settings)
+    models.save(model, tmp_path / "bn.npz", record)
+    return tmp_path / "bn.npz", settings
+
+
+def outputs(model, dataset):
+    mean, std = training.normaliser(dataset, torch.device("cpu"))
+    with torch.no_grad():
+        return model.eval()((dataset.test_images.float() - mean) / std)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"method": "bn"}, True),
+        ({"method": "nd", "variant": "uniform", "keep": "function"}, True),
+        ({"method": "nd", "variant": "uniform", "keep": "function", "options": {"block_size": 4, "n_iter": 3}}, True),
+        ({"method": "nd", "variant": "uniform", "keep": "weights"}, False),
+    ],
+)
+def test_a_run_begins_with_a_trained_network(trained, changes, same):
+    file, settings = trained
+    settings, dataset = dataclasses.replace(settings, start=str(file), seed=5, **changes), settings.data()
+    stored = models.load(file)[0]
+    begun = runs.network(settings, dataset)
+    assert begun.training
+    wanted, got = outputs(stored, dataset), outputs(begun, dataset)
+    assert bool(torch.allclose(got, wanted, rtol=1e-3, atol=1e-4)) is same
+    assert torch.equal(begun.classifier.bias, stored.classifier.bias) or same  # converted: the weights, head included
+    record = run(dataclasses.replace(settings, epochs=1, lr=0.0))[1]
+    assert (record["start"], record["keep"]) == (str(file), settings.keep)
+    ledger.validate(record)
+
+
+def test_a_start_on_another_data_set_gets_a_new_classifier(trained, monkeypatch):
+    file, settings = trained
+    dataset = settings.data()
+    fewer = dataclasses.replace(dataset, classes=dataset.classes[:7])
+    settings = dataclasses.replace(settings, start=str(file), dataset="another")
+    begun, stored = runs.network(settings, fewer), models.load(file)[0]
+    assert begun.classifier.weight.shape[0] == 7
+    kept = [torch.equal(a, b) for a, b in zip(begun.features.parameters(), stored.features.parameters(), strict=True)]
+    assert all(kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 0.5}, "bn.npz is vgg-small of width 0.25, not vgg-small of width 0.5"),
+        ({"arch": "resnet18"}, "not resnet18 of width 0.25"),
+        ({"method": "nd"}, "add the variant uniform"),
+        ({"method": "none"}, "has the form bn; no none can be made of it"),
+        ({"method": "nd", "variant": "uniform", "keep": "all"}, "unknown thing to keep 'all'; there are function, wei"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(trained, changes, message):
+    file, settings = trained
+    settings = dataclasses.replace(settings, **{"start": str(file)} | changes)
+    with pytest.raises(ValueError, match=message):
+        run(settings)
+
+
+def test_a_start_with_normalisation_that_stays_is_refused(tmp_path):
+    changes = {"arch": "preact18", "method": "bn", "options": {}, "width": 0.125, "epochs": 1}
+    settings = dataclasses.replace(SMALL, **changes)
+    model, record = run(settings)
+    models.save(model, tmp_path / "bn.npz", record)
+    nd = dataclasses.replace(settings, method="nd", variant="uniform", start=str(tmp_path / "bn.npz"))
+    with pytest.raises(ValueError, match="to keep its function, has other layers than the deconvolved preact18"):
+        run(nd)
+    runs.network(dataclasses.replace(nd, keep="weights"), nd.data())
+
+
+def test_a_start_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match=r"the project carries no file 'weights/other.npz'; it has .*vgg-small"):
+        run(dataclasses.replace(SMALL, start="weights/other.npz"))
+
+
 # Precision and processes. ----------------------------------------------------------------------------------
 
 
