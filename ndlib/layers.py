@@ -326,11 +326,13 @@ class Deconvolution(nn.Module):
     def folded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of the plain layer that does the same to this input; autocast is left to that layer."""
         with _without_autocast(x):
-            mean, root = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.whitening(x))
-            new_weight, new_bias = fold_weights(
-                weight.to(root.dtype), bias, mean, root, n_blocks=self.n_blocks, grouping=self.options["grouping"]
-            )
+            mean, *root = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.whitening(x))
+            new_weight, new_bias = self.fold(weight.to(mean.dtype), bias, mean, *root)
         return new_weight.to(weight.dtype), new_bias.to(weight.dtype)
+
+    def fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`whitening` returned, and the weights, as one linear map."""
+        return fold_weights(weight, bias, mean, root, n_blocks=self.n_blocks, grouping=self.options["grouping"])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # The authors' checkpoints, and plain ones, have no such count.

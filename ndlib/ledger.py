@@ -27,7 +27,7 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "arch": str,
     "width": float,
     "variant": str,  # where deconvolution stands in the network: "paper", exceptions included
-    "method": str,  # none, bn, nd or nd-first, see models.build
+    "method": str,  # one of models.METHODS, see models.build
     "options": str,  # options of the layers that differ from the variant's, "name=value ...", sorted; "" for none
     "start": str,  # the file of a trained network that the run began with; "" for random weights
     "keep": str,  # what a deconvolved network has of that one: "function" or "weights"; "" without a start
@@ -95,6 +95,7 @@ NAMES = {
     "nd": "ND",
     "nd-first": "ND first, then BN",
     "bn-frozen": "frozen whitening, then BN",
+    "kronecker": "ND, channels and pixels apart",
 }
 
 

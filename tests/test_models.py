@@ -20,7 +20,7 @@ from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, fold, ledger, model
 from ndlib.data import Dataset
 from ndlib.layers import Deconvolution, block_size_for
 from ndlib.models import ARCHITECTURES, METHODS, summary
-from ndlib.models.blocks import FrozenConv2d
+from ndlib.models.blocks import FrozenConv2d, KroneckerConv2d
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")
 
@@ -244,19 +244,19 @@ def test_plain_and_deconvolved_networks_have_the_same_layers(arch):
     assert len({tuple(s) for s in shapes.values()}) == 1
     whitened = {m: [isinstance(c, Deconvolution) for c in found] for m, found in convolutions.items()}
     n = len(whitened["nd"])
-    assert whitened["nd"] == [True] * n
+    assert whitened["nd"] == whitened["kronecker"] == [True] * n
     assert whitened["none"] == whitened["bn"] == [False] * n
     assert whitened["nd-first"] == whitened["bn-frozen"] == [True] + [False] * (n - 1)
     assert type(convolutions["nd-first"][0]) is DeconvConv2d
     assert type(convolutions["bn-frozen"][0]) is FrozenConv2d
     norms = {m: len(of_type(net, nn.BatchNorm2d)) for m, net in nets.items()}
-    assert norms["none"] == norms["nd"] == 0
+    assert norms["none"] == norms["nd"] == norms["kronecker"] == 0
     behind_the_stem = arch not in ("preact18", "densenet121")
     assert norms["nd-first"] == norms["bn-frozen"] == norms["bn"] - behind_the_stem
-    for method in ("none", "nd"):
+    for method in ("none", "nd", "kronecker"):
         assert all(c.bias is not None for c in convolutions[method])
-    assert isinstance(nets["nd"].classifier, DeconvLinear)
-    assert not any(of_type(nets[m], DeconvLinear) for m in METHODS if m != "nd")
+    assert {m for m in METHODS if isinstance(nets[m].classifier, DeconvLinear)} == {"nd", "kronecker"}
+    assert {m for m in METHODS if of_type(nets[m], DeconvLinear)} == {"nd", "kronecker"}
 
 
 @pytest.mark.parametrize("arch", [*TABLE, "imagenet-vgg11", "imagenet-resnet18", "imagenet-densenet121"])
@@ -444,6 +444,65 @@ def test_a_frozen_network_folds_into_a_plain_convolution():
     torch.testing.assert_close(plain(x), net(x), atol=1e-4, rtol=1e-4)
 
 
+# Channels and pixels apart ----------------------------------------------------------------------------------
+
+
+def kronecker(groups=1, **options):
+    """A layer, and pictures whose patches have a covariance that is a Kronecker product but for sampling."""
+    torch.manual_seed(0)
+    layer = KroneckerConv2d(6, 4, 3, groups=groups, padding=1, sampling_stride=1, **options).double()
+    mixing = torch.randn(6, 6, dtype=torch.float64)
+    x = torch.einsum("cd,ndij->ncij", mixing, torch.randn(32, 6, 16, 16, dtype=torch.float64))
+    x = F.avg_pool2d(x, 2, 1, 1)[..., :16, :16]  # the same blur in all channels
+    return layer, x + torch.arange(6, dtype=torch.float64).view(1, -1, 1, 1)
+
+
+def covariance_of_pixels(x, c, p):
+    """Partial means of the covariance of patches, over pixels and over channels, by loops."""
+    rows = F.unfold(x, 3, padding=1).transpose(1, 2).flatten(0, 1)
+    cov = torch.cov(rows.T, correction=0).view(c, p, c, p)
+    return sum(cov[:, i, :, i] for i in range(p)) / p, sum(cov[i, :, i] for i in range(c)) / c
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_channels_and_pixels_are_whitened_apart(groups):
+    layer, x = kronecker(groups, solver="eigh", momentum=1.0)
+    got = layer.train()(x)
+    weight, expected = layer.weight.view(groups, 4 // groups, 6 // groups, 3, 3), []
+    for w, part in zip(weight, x.chunk(groups, 1), strict=True):
+        c = part.shape[1]
+        channels, pixels = covariance_of_pixels(part, c, 9)
+        eye = [layer.options["eps"] * torch.eye(n, dtype=torch.float64) for n in (c, 9)]
+        pixels = pixels + eye[1]
+        pixels = pixels / pixels.diagonal().mean()
+        roots = [torch.linalg.inv(sqrtm(m + e)) for m, e in zip((channels, pixels), eye, strict=True)]
+        whole = torch.kron(*roots)
+        rows = F.unfold(part, 3, padding=1)
+        rows = rows - rows.mean((0, 2), keepdim=True)
+        expected.append(w.flatten(1) @ whole @ rows)
+    expected = torch.cat(expected, 1).view_as(got) + layer.bias.view(1, -1, 1, 1)
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(layer.eval()(x), got)  # momentum 1: the averages are the batch's
+    torch.testing.assert_close(fold(layer)(x), got)
+
+
+def sqrtm(matrix):
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.sqrt() @ vectors.T
+
+
+def test_the_gradient_of_whitening_channels_and_pixels_apart():
+    layer, x = kronecker()
+    x = x[:2, :, :5, :5].clone().requires_grad_()
+    assert torch.autograd.gradcheck(layer.train(), x, fast_mode=True)
+
+
+def test_channels_and_pixels_apart_are_for_one_process():
+    layer, x = kronecker(process_group=object())
+    with pytest.raises(ValueError, match="the batch of one process only"):
+        layer.train()(x)
+
+
 # Bad input --------------------------------------------------------------------------------------------------
 
 
@@ -455,7 +514,7 @@ def test_a_frozen_network_folds_into_a_plain_convolution():
             {"method": "bn"},
             "unknown architecture 'vgg'; there are vgg-small, vgg16, resnet18, preact18, .*logistic",
         ),
-        ("vgg16", {"method": "gn"}, "unknown method 'gn'; there are none, bn, nd, nd-first, bn-frozen"),
+        ("vgg16", {"method": "gn"}, "unknown method 'gn'; there are none, bn, nd, nd-first, bn-frozen, kronecker"),
         ("vgg16", {"method": "nd", "variant": "x"}, "unknown variant 'x'; there are paper, uniform"),
         (
             "vgg16",
@@ -511,7 +570,7 @@ def test_operations_of_whitening_by_hand():
 
 def test_the_list_of_architectures():
     lines = list(summary.table(["vgg16", "logistic"]))
-    assert lines[0].split()[:6] == ["none", "bn", "nd", "nd-first", "bn-frozen", "table"]
+    assert lines[0].split()[:6] == ["none", "bn", "nd", "nd-first", "bn-frozen", "kronecker"]
     assert lines[1].split()[:9] == ["vgg16", "14.72", "14.73", "14.72", "14.73", "14.73", "14.71", "+0.07", "%"]
     assert lines[1].endswith("13 of 13; first: 15 steps")
     assert lines[2].split()[:3] == ["logistic", "0.03", "0.03"]

@@ -11,6 +11,7 @@ Forms (``method``):
 * ``nd-first``: only the first convolution deconvolved, batch normalisation everywhere else.
 * ``bn-frozen``: the same, but the first convolution whitens with the mean and the exact root of the training images,
   set once by :func:`fit_whitening`.
+* ``kronecker``: as ``nd``, but channels and pixels of the patches are whitened apart.
 
 Variants of the two deconvolved forms: ``paper`` deconvolves what the authors' code deconvolves, with its exceptions,
 which the docstring of each architecture names; ``uniform`` deconvolves every convolution with the same defaults. One
@@ -111,8 +112,8 @@ def build(
 
     Args:
         arch: one of ``ARCHITECTURES``.
-        method: ``"none"``, ``"bn"``, ``"nd"``, ``"nd-first"`` or ``"bn-frozen"``, see above; not every architecture
-            has all of them.
+        method: ``"none"``, ``"bn"``, ``"nd"``, ``"nd-first"``, ``"bn-frozen"`` or ``"kronecker"``, see above; not
+            every architecture has all of them.
         classes, channels: outputs and input channels.
         size: side of the pictures in pixels. None: that of the data set the architecture was published for. Only the
             perceptrons need it; of the others it checks that the network can take such pictures.
@@ -157,6 +158,9 @@ def _options(method: str) -> list[str]:
     """Options that the layers of a method take."""
     if method == "bn-frozen":
         return ["eps", "block_size", "grouping"]
+    if method == "kronecker":
+        names = ("detach_root", "eps", "freeze_after", "momentum", "n_iter", "sampling_stride", "solver")
+        return [*names, "update_every"]
     return [] if method in ("none", "bn") else sorted([*PUBLISHED, "block_size", "sampling_stride"])
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..functional import inverse_sqrt
+from ..functional import full_precision, inverse_sqrt
 from ..layers import DeconvConv2d, DeconvLinear
 
-METHODS = ("none", "bn", "nd", "nd-first", "bn-frozen")
+METHODS = ("none", "bn", "nd", "nd-first", "bn-frozen", "kronecker")
 VARIANTS = ("paper", "uniform")
 CHUNK = 500  # pictures measured at a time
 
@@ -54,6 +55,56 @@ class FrozenConv2d(DeconvConv2d):
         return self.running_whitening()
 
 
+class KroneckerConv2d(DeconvConv2d):
+    """A convolution that whitens channels and pixels of the patches apart: y = ((x - mu) D) w + b.
+
+    The covariance of the patches, C channels of P pixels, is taken for a Kronecker product, with which it shares the
+    mean over pixels and the mean over channels,
+
+        Cov = C_c x C_p,   D = (C_c + eps I)^(-1/2) x (C_p + eps I)^(-1/2)
+
+    with C_c of shape (C, C) in squared units of the input, and C_p of shape (P, P) the other mean plus eps I, divided
+    by its mean diagonal. All channels of a group make one block; ``block_size`` is not used. An experiment of chapter
+    7, for one process.
+    """
+
+    def __init__(self, before: int, after: int, kernel_size: int, **arguments: Any) -> None:
+        super().__init__(before, after, kernel_size, **arguments | {"block_size": before})
+        self.pixels = math.prod(self.kernel_size)
+        del self.running_deconv
+        for name, n in (("channels", before // self.groups), ("pixels", self.pixels)):
+            self.register_buffer(f"running_{name}", torch.eye(n).repeat(self.groups, 1, 1))
+
+    def batch_whitening(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """Mean (groups, 1, n) and roots (groups, C, C) and (groups, P, P) of this batch; they enter the averages."""
+        if self.options["process_group"] is not None:
+            raise ValueError("KroneckerConv2d measures the batch of one process only")
+        rows = self.samples(x).squeeze(1)
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        mean = rows.mean(1, keepdim=True)
+        patches = (rows - mean).unflatten(2, (-1, self.pixels))  # groups, rows, channels, pixels
+        with full_precision():
+            across = patches.transpose(2, 3).flatten(1, 2), patches.flatten(1, 2)
+            channels, pixels = (t.mT @ t / t.shape[1] for t in across)
+        pixels = pixels + self.options["eps"] * torch.eye(self.pixels).to(pixels)  # of a constant input: I
+        pixels = pixels / pixels.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        found = {"mean": mean, "channels": self.root(channels), "pixels": self.root(pixels)}
+        self._remember({f"running_{name}": value for name, value in found.items()})
+        return mean, found["channels"], found["pixels"]
+
+    def running_whitening(self) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        mean = self.running_mean.view(self.groups, 1, -1)
+        return mean, self.get_buffer("running_channels"), self.get_buffer("running_pixels")
+
+    def fold(  # type: ignore[override]
+        self, weight: Tensor, bias: Tensor | None, mean: Tensor, channels: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        filters = weight.flatten(2).unflatten(0, (self.groups, -1))  # groups, out, channels, pixels
+        filters = channels.unsqueeze(1) @ filters @ pixels.unsqueeze(1)
+        shift = (filters.flatten(2) @ mean.mT).flatten()
+        return filters.reshape(weight.shape), -shift if bias is None else bias - shift
+
+
 @dataclass(frozen=True)
 class Layers:
     """Makes the layers of a network as its method has them.
@@ -61,7 +112,8 @@ class Layers:
     Args:
         method: ``"none"``; ``"bn"``, batch normalisation where the architecture has it; ``"nd"``, deconvolution instead
             of it; ``"nd-first"`` and ``"bn-frozen"``, the first convolution on whitened patches (of the batch, or of
-            the training images), batch normalisation everywhere else.
+            the training images), batch normalisation everywhere else; ``"kronecker"``, as ``"nd"``, but channels and
+            pixels whitened apart, the same way in every variant.
         variant: ``"paper"``, with the exceptions of the authors' code, or ``"uniform"``, all convolutions alike.
         options: of every deconvolved convolution; they replace what the variant has.
         width: factor on the number of channels of every hidden layer.
@@ -117,6 +169,8 @@ class Layers:
         if kind == "nd":
             every |= (exception or {} if self.paper else {}) | self.options
             return DeconvConv2d(before, after, kernel_size, **every)
+        if kind == "kronecker":
+            return KroneckerConv2d(before, after, kernel_size, **every | self.options)
         if kind == "frozen":
             return FrozenConv2d(before, after, kernel_size, **every | self.options)
         return nn.Conv2d(before, after, kernel_size, **every)
@@ -135,8 +189,8 @@ class Layers:
         return [self.first_conv(before, after, kernel_size, **arguments), *norm, nn.ReLU(inplace=True)]
 
     def head(self, features: int, classes: int) -> nn.Module:
-        """The classifier: whitened for ``"nd"``, plain otherwise."""
-        return DeconvLinear(features, classes) if self.method == "nd" else nn.Linear(features, classes)
+        """The classifier: whitened where all convolutions are, plain otherwise."""
+        return DeconvLinear(features, classes) if self.method in ("nd", "kronecker") else nn.Linear(features, classes)
 
 
 class Classifier(nn.Module):

@@ -181,7 +181,7 @@ def _line(arch: str, forms: Iterable[str], published: str, differs: str, plain: 
 
 
 LEGEND = (
-    "none to bn-frozen: parameters in millions, by form. Table 1 counts the deconvolved form with 10 classes, in two",
+    "none to kronecker: parameters in millions, by form. Table 1 counts the deconvolved form with 10 classes, in two",
     "decimals, VGG-16's cut off, the others rounded; the 0.13 of PNASNetA leaves room for 4 %.",
     "GFLOP: plain form, one picture, forward. ND adds: in training, forward, a picture's share in a batch of 128.",
     "whitened: convolutions deconvolved, of all, and what differs from 5 steps, blocks of 64 and sampling stride 3.",
