@@ -285,6 +285,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ND, block 16, every 4th": {"method": "nd", "options": {"block_size": 16, "update_every": 4}},
     "ND, root detached": {"method": "nd", "options": {"detach_root": True}},
     "ND, frozen": {"method": "nd", "options": {"freeze_after": 1}},  # what update_every pays between updates
+    "ND, Kronecker": {"method": "kronecker"},
     "ND first, then BN": {"method": "nd-first"},
 }
 

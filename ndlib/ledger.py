@@ -7,7 +7,7 @@ import math
 import os
 import statistics
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,3 +197,20 @@ def paired_difference(ours: Iterable[Record], theirs: Iterable[Record], key: str
     n, mean = len(differences), statistics.fmean(differences)
     half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def pooled_half_width(groups: Iterable[Sequence[float]], n: int) -> float:
+    """Half the width of the 95 % interval of a mean of n values, from the scatter within several groups (Student's t).
+
+    A few values alone give a poor standard deviation; groups that scatter alike give a good one together.
+
+    Args:
+        groups: two or more values each, such as the accuracies of one arm; their means do not matter.
+        n: values that the mean is taken of. For the difference of two means of n values, multiply by sqrt(2).
+    """
+    from scipy import stats
+
+    groups = list(groups)
+    freedom = sum(len(group) - 1 for group in groups)
+    variance = sum((len(group) - 1) * statistics.variance(group) for group in groups) / freedom
+    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance / n)

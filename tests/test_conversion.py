@@ -420,6 +420,17 @@ def test_what_unfolding_does_to_each_normalisation():
     assert rows["twice"][1].startswith("called 2 times")
 
 
+def test_a_normalisation_without_running_averages_stays():
+    """In evaluation it measures the batch, which no constant weights can do."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    new, report = unfold(net, pictures(30, 3, 8, 8))
+    assert [r.action for r in report.rows] == ["converted", "kept", "converted"]
+    x = pictures(9, 3, 8, 8)
+    assert relative(new(x), net(x)) <= 1e-5
+
+
 def test_a_normalisation_of_a_sequence_stays():
     """BatchNorm1d behind a linear layer normalises positions, not features, where its input has three dimensions."""
     torch.manual_seed(0)

@@ -121,6 +121,14 @@ def test_a_paired_difference_and_its_interval():
             ledger.paired_difference(ours, broken)
 
 
+def test_the_scatter_of_several_groups():
+    """Two groups of standard deviation 1 and 3 with 1 and 2 degrees of freedom, about means that do not matter."""
+    groups = [[10.0, 10.0 + math.sqrt(2)], [50.0, 53.0, 56.0]]
+    t = 3.182446305  # Student's 97.5 % quantile with 3 degrees of freedom
+    expected = t * math.sqrt((1 * 1 + 2 * 9) / 3 / 4)
+    assert ledger.pooled_half_width(groups, n=4) == pytest.approx(expected, rel=1e-6)
+
+
 def test_names_shown():
     assert ledger.display_name("cifar10") == "CIFAR-10"
     assert ledger.display_name("nd") == "ND"
