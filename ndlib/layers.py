@@ -327,10 +327,10 @@ class Deconvolution(nn.Module):
         """Weight and bias of the plain layer that does the same to this input; autocast is left to that layer."""
         with _without_autocast(x):
             mean, *root = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.whitening(x))
-            new_weight, new_bias = self.fold(weight.to(mean.dtype), bias, mean, *root)
+            new_weight, new_bias = self._fold(weight.to(mean.dtype), bias, mean, *root)
         return new_weight.to(weight.dtype), new_bias.to(weight.dtype)
 
-    def fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    def _fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`whitening` returned, and the weights, as one linear map."""
         return fold_weights(weight, bias, mean, root, n_blocks=self.n_blocks, grouping=self.options["grouping"])
 

@@ -31,7 +31,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +199,9 @@ def network(settings: Settings, data: Dataset) -> nn.Module:
         variant=settings.variant,
         options=settings.options,
     )
-    mean, std = normaliser(data, torch.device("cpu"))
 
     def first(n: int) -> Tensor:
+        mean, std = normaliser(data, torch.device("cpu"))
         return (data.train_images[:n].float() - mean) / std
 
     if settings.method == "bn-frozen":
@@ -223,8 +223,10 @@ def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
     if change in (("bn", "nd"), ("none", "nd")):
         if settings.variant != "uniform":
             raise ValueError("a trained network is deconvolved uniformly; add the variant uniform")
-        keeping_weights = settings.keep == "weights"
-        trained, _ = (convert if keeping_weights else partial(unfold, images=images))(trained, **settings.options)
+        if settings.keep == "weights":
+            trained, _ = convert(trained, **settings.options)
+        else:
+            trained, _ = unfold(trained, images, **settings.options)
     elif change[0] != change[1]:
         raise ValueError("{} has the form {}; no {} can be made of it".format(settings.start, *change))
     layers = [[m for m in net.modules() if m.state_dict() and not list(m.children())] for net in (trained, model)]

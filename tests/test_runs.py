@@ -311,7 +311,7 @@ def test_a_run_begins_with_a_trained_network(trained, changes, same):
     ledger.validate(record)
 
 
-def test_a_start_on_another_data_set_gets_a_new_classifier(trained, monkeypatch):
+def test_a_start_on_another_data_set_gets_a_new_classifier(trained):
     file, settings = trained
     dataset = settings.data()
     fewer = dataclasses.replace(dataset, classes=dataset.classes[:7])
