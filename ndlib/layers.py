@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .distributed import rows_before, synchronise
-from .functional import Grouping, Solver, fold_weights, inverse_sqrt, moments, patch_matrix, split_columns
+from .functional import Grouping, Solver, fold_weights, inverse_sqrt, join_columns, moments, patch_matrix, split_columns
 
 Centering = Literal["shared", "per-block", "uncentred"]
 Running = Literal["root", "covariance"]
@@ -523,7 +523,17 @@ class DeconvLinear(Deconvolution, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-1] != self.in_features:
             raise ValueError(f"input must have shape (N, ..., {self.in_features}), got {tuple(x.shape)}")
+        if x.numel() < self.weight.numel():  # (x - mu) D has fewer rows than D w has columns: multiply that
+            return F.linear(self.whitened(x), self.weight, self.bias)
         return F.linear(x, *self.folded(x, self.weight, self.bias))
+
+    def whitened(self, x: Tensor) -> Tensor:
+        """(x - mu) D, shape and type of the input."""
+        with _without_autocast(x):
+            mean, root = self.whitening(x)
+            rows = self.samples(x).to(torch.promote_types(x.dtype, root.dtype))
+            white = join_columns((rows - mean.unsqueeze(2)) @ root.unsqueeze(1), self.options["grouping"])
+        return white.view(x.shape).to(x.dtype)
 
 
 class ChannelDeconv(Deconvolution):

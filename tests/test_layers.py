@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
 
@@ -146,12 +147,13 @@ def test_options_and_shapes_of_the_convolution(shape, options, bias):
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("features", "block"), [(24, 512), (96, 32), (40, 16)])
+@pytest.mark.parametrize("outputs", [7, 150], ids=["weights multiplied", "input multiplied"])
 @pytest.mark.parametrize(
     "options", [{}, {"grouping": "interleaved", "centering": "per-block", "running": "covariance"}]
 )
-def test_linear_is_the_published_one(features, block, dtype, options):
+def test_linear_is_the_published_one(features, block, outputs, dtype, options):
     torch.manual_seed(1)
-    layer = DeconvLinear(features, 7, block_size=block, **options).to(dtype)
+    layer = DeconvLinear(features, outputs, block_size=block, **options).to(dtype)
     choice = {key: options[key] for key in ("centering", "running") if key in options}
     whitening = reference.Whitening(eps=1e-5, **choice)
     grouping = options.get("grouping", "contiguous")
@@ -162,6 +164,16 @@ def test_linear_is_the_published_one(features, block, dtype, options):
 
     inputs = [correlated(120, features, seed=step, dtype=dtype) for step in range(3)]
     compare(layer, wanted, inputs, [whitening], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("rows", "outputs"), [(200, 10), (10, 200)])
+def test_a_linear_layer_multiplies_its_root_by_the_smaller_matrix(rows, outputs):
+    layer = DeconvLinear(64, outputs, block_size=32).eval()
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.zeros(rows, 64))
+    plain, with_root = 2 * rows * 64 * outputs, 2 * 10 * 64 * 32
+    shift = 2 * 64 * outputs if rows > outputs else 0  # the mean goes into the bias
+    assert counter.get_total_flops() == plain + with_root + shift
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -355,7 +367,8 @@ def test_saving_loading_and_resuming_continue_bit_for_bit(tmp_path, options, mon
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape"), [(DeconvConv2d, (3, 8, 3)), (DeconvLinear, (12, 4)), (ChannelDeconv, (3, 3))]
+    ("kind", "shape"),
+    [(DeconvConv2d, (3, 8, 3)), (DeconvLinear, (12, 4)), (DeconvLinear, (12, 60)), (ChannelDeconv, (3, 3))],
 )
 def test_autocast_touches_the_convolution_only(kind, shape):
     torch.manual_seed(0)
