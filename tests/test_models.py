@@ -348,6 +348,9 @@ def test_options_replace_what_the_architecture_has():
                 layer.kernel_size
             )
     assert of_type(summary.on_meta("mlp-relu", "nd", options=options), ChannelDeconv)[0].columns == 16
+    for arch, kind in (("vgg16", nn.BatchNorm2d), ("imagenet-vgg11", nn.BatchNorm2d), ("mlp-relu", nn.BatchNorm1d)):
+        net = summary.on_meta(arch, "bn", options={"momentum": 0.5})
+        assert {norm.momentum for norm in of_type(net, kind)} == {0.5}
 
 
 def test_perceptrons():
@@ -521,7 +524,8 @@ def test_channels_and_pixels_apart_are_for_one_process():
             {"method": "nd", "options": {"blocks": 3}},
             "unknown option 'blocks'; there are block_size, .*update_every",
         ),
-        ("vgg16", {"method": "bn", "options": {"eps": 1}}, "unknown option 'eps'; this method takes none"),
+        ("vgg16", {"method": "none", "options": {"eps": 1}}, "unknown option 'eps'; this method takes none"),
+        ("vgg16", {"method": "bn", "options": {"eps": 1}}, "unknown option 'eps'; there are momentum"),
         ("vgg16", {"method": "bn-frozen", "options": {"n_iter": 1}}, "unknown option 'n_iter'; there are eps, "),
         ("vgg16", {"method": "bn", "width": 0}, "width must be positive, got 0"),
         ("vgg16", {"method": "bn", "size": 28}, "vgg16 needs pictures of at least 32 pixels a side, got size=28"),

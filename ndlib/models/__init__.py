@@ -120,7 +120,8 @@ def build(
         width: factor on the number of channels of every hidden layer; where it is not 1 they are multiples of 8.
         variant: where deconvolution stands: ``"paper"`` or ``"uniform"``.
         options: of every deconvolved convolution, such as ``{"block_size": 16}``; they replace what the architecture
-            has. ``"bn-frozen"`` takes ``eps``, ``block_size`` and ``grouping`` only.
+            has. ``"bn-frozen"`` takes ``eps``, ``block_size`` and ``grouping`` only, ``"bn"`` the ``momentum`` of its
+            running averages.
 
     Raises:
         ValueError: an unknown name, for which the message lists the valid ones, or a combination that does not exist.
@@ -143,6 +144,10 @@ def build(
         raise ValueError(f"{arch} needs pictures of at least {architecture.smallest} pixels a side, got size={side}")
     inputs = channels * side**2 if architecture.flat else channels
     model = architecture.make(Layers(method, variant, options, width), inputs, classes)
+    if method == "bn" and "momentum" in options:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = options["momentum"]
     model.sizes = {"classes": classes, "channels": channels, "size": size}  # type: ignore[assignment]  # for load
     return model
 
@@ -161,7 +166,9 @@ def _options(method: str) -> list[str]:
     if method == "kronecker":
         names = ("detach_root", "eps", "freeze_after", "momentum", "n_iter", "sampling_stride", "solver")
         return [*names, "update_every"]
-    return [] if method in ("none", "bn") else sorted([*PUBLISHED, "block_size", "sampling_stride"])
+    if method in ("none", "bn"):
+        return ["momentum"] if method == "bn" else []
+    return sorted([*PUBLISHED, "block_size", "sampling_stride"])
 
 
 def fit_whitening(model: nn.Module, images: Tensor) -> None:
