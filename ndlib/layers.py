@@ -483,7 +483,7 @@ class DeconvLinear(Deconvolution, nn.Linear):
     """Linear layer on whitened features: y = (x - mu) D w + b.
 
     The features are cut into consecutive blocks that share one mean and one root, every block of every row
-    being one sample.
+    being one sample. D multiplies the weights or, where there are fewer rows than outputs, the rows.
 
     The arguments up to ``dtype`` are those of ``nn.Linear``.
 

@@ -27,6 +27,10 @@ WIDTH = 7.2  # inches, the width of the text
 
 # Colours that a page may replace, so that figures suit its light and its dark theme (see figure_svg).
 INK, GRID, PAPER = "#333333", "#E5E5E5", "#FFFFFF"
+_COLOURED_TEXT = re.compile(
+    r'(<g id="text_\d+">\s*<!--[^>]*-->\s*<g style="fill: )'
+    r"(#0072b2|#e69f00|#d55e00|#009e73|#cc79a7|#56b4e9|#777777)"
+)
 
 
 def use_style() -> None:
@@ -82,6 +86,8 @@ def figure_svg(fig: Figure) -> str:
     svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
     for name, color in (("ink", INK), ("grid", GRID), ("paper", PAPER)):
         svg = svg.replace(color.lower(), f"var(--figure-{name}, {color})")
+    # Text needs more contrast than lines and marks of its colour, on the paper of either theme.
+    svg = _COLOURED_TEXT.sub(rf"\1color-mix(in srgb, \2 55%, var(--figure-ink, {INK}))", svg)
     return re.sub(r"(?<=data:image/png;base64,)[^\"]+", _shrink_png, svg)
 
 

@@ -59,6 +59,25 @@ def wears(page, theme):
     assert (int(brightness) > 128) == (theme == "light") == (ink == "#333333")
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_coloured_text_of_figures_can_be_read(visit, address, theme):
+    page = visit(f"{address}/book/what-it-costs.html", address, theme=theme).page
+    colours = """[...document.querySelectorAll("svg.figure g[id*=text_] > g")].map(g => getComputedStyle(g).fill)"""
+    mixed = {fill for fill in page.evaluate(colours) if fill.startswith("color(srgb")}
+    assert len(mixed) > 3
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)")
+    for fill in mixed:
+        text = [float(part) for part in re.findall(r"[\d.]+", fill)][:3]
+        assert contrast(text, [int(part) / 255 for part in paper]) > 4.5, fill
+
+
+def contrast(a, b):
+    """As WCAG defines it, of two colours in sRGB between 0 and 1."""
+    linear = ([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour] for colour in (a, b))
+    lights = [0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05 for r, g, b in linear]
+    return max(lights) / min(lights)
+
+
 def shows_no_traces_of_the_machinery(page):
     text = page.inner_text("main")
     for trace in ("Traceback", "Warning:", "{doc}", "{cite", "{numref", "```", "<Figure", "tensor(nan"):
