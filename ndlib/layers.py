@@ -323,10 +323,14 @@ class Deconvolution(nn.Module):
                 'solver="eigh" helps'
             )
 
+    def _precise_whitening(self, x: Tensor) -> list[Tensor]:
+        """What :meth:`whitening` returns, in float32 at least: in a layer of half precision the averages are not."""
+        return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.whitening(x)]
+
     def folded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of the plain layer that does the same to this input; autocast is left to that layer."""
         with _without_autocast(x):
-            mean, *root = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.whitening(x))
+            mean, *root = self._precise_whitening(x)
             new_weight, new_bias = self._fold(weight.to(mean.dtype), bias, mean, *root)
         return new_weight.to(weight.dtype), new_bias.to(weight.dtype)
 
@@ -530,8 +534,8 @@ class DeconvLinear(Deconvolution, nn.Linear):
     def whitened(self, x: Tensor) -> Tensor:
         """(x - mu) D, shape and type of the input."""
         with _without_autocast(x):
-            mean, root = self.whitening(x)
-            rows = self.samples(x).to(torch.promote_types(x.dtype, root.dtype))
+            mean, root = self._precise_whitening(x)
+            rows = self.samples(x).to(root.dtype)
             white = join_columns((rows - mean.unsqueeze(2)) @ root.unsqueeze(1), self.options["grouping"])
         return white.view(x.shape).to(x.dtype)
 

@@ -166,8 +166,10 @@ def _options(method: str) -> list[str]:
     if method == "kronecker":
         names = ("detach_root", "eps", "freeze_after", "momentum", "n_iter", "sampling_stride", "solver")
         return [*names, "update_every"]
-    if method in ("none", "bn"):
-        return ["momentum"] if method == "bn" else []
+    if method == "none":
+        return []
+    if method == "bn":
+        return ["momentum"]
     return sorted([*PUBLISHED, "block_size", "sampling_stride"])
 
 
