@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .conversion import fold
 from .functional import fold_weights, patch_matrix, split_columns
@@ -116,6 +117,37 @@ def training_step(model: nn.Module, x: Tensor, labels: Tensor) -> Action:
 
 
 # Counting. -------------------------------------------------------------------------------------------------
+
+
+class _Calls(TorchDispatchMode):
+    """Counts the operators that compute something: no views, no empty memory, no questions about types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        schema = func._schema
+        returned = [r for r in schema.returns if str(r.type).startswith("Tensor")]
+        view = any(r.alias_info is not None and not r.alias_info.is_write for r in returned)
+        idle = schema.name.startswith("aten::empty") or schema.name in ("aten::_unsafe_view", "aten::resize_")
+        self.number += bool(returned) and not view and not idle
+        return func(*args, **(kwargs or {}))
+
+
+def launches(arch: str, kind: str, *, batch_size: int = 128) -> int:
+    """Operators that a training step (without the optimiser's) of one of :func:`networks` issues.
+
+    That is about the number of kernels that a GPU is asked to start one by one, whatever their size. Counted on the
+    meta device, where the layers take the way that they take on a GPU and nothing is computed.
+    """
+    with torch.device("meta"), _quietly():
+        model = networks(arch)[kind]
+        x, labels = torch.empty(batch_size, 3, 32, 32), torch.empty(batch_size, dtype=torch.long)
+        with _Calls() as calls:
+            F.cross_entropy(model(x), labels).backward()
+    return calls.number
+
 
 STAGES = ("convolution", "statistics", "root", "folding")
 
@@ -290,23 +322,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def networks(arch: str, checkout: Path | None = None) -> dict[str, nn.Module]:
+def networks(arch: str, checkout: Path | None = None, width: float = 1.0) -> dict[str, nn.Module]:
     """What is compared for one architecture: BN, ND and its cheaper modes, and the published algorithm done plainly.
 
     Also the authors' own layers if there is a checkout of their repository.
     """
     with _quietly():
-        made = {name: build(arch, classes=10, **how) for name, how in VARIANTS.items()}
-        made["as published"] = straightforward(build(arch, method="nd", classes=10))
+        made = {name: build(arch, classes=10, width=width, **how) for name, how in VARIANTS.items()}
+        made["as published"] = straightforward(build(arch, method="nd", classes=10, width=width))
         if checkout is not None:
-            made["the authors' layer"] = official(build(arch, method="nd", classes=10), checkout)
+            made["the authors' layer"] = official(build(arch, method="nd", classes=10, width=width), checkout)
     return made
 
 
 def steps(compared: dict[str, nn.Module], *, batch_size: int = 128, rounds: int = 5, device: str = "cpu") -> Record:
     """Time and memory of a training step of some networks, BN among them, on 32 x 32 pictures."""
     torch.manual_seed(0)
-    x, labels = torch.randn(batch_size, 3, 32, 32, device=device), torch.randint(10, (batch_size,), device=device)
+    x, labels = _pictures(batch_size, device), torch.randint(10, (batch_size,), device=device)
     compared = {name: model.to(device) for name, model in compared.items()}
     every = {name: _begin_amortising(model) for name, model in compared.items()}
     with _quietly():
@@ -321,6 +353,11 @@ def steps(compared: dict[str, nn.Module], *, batch_size: int = 128, rounds: int 
         "ratio_to_bn": {name: ratio(seconds, name, "BN") for name in seconds},
         "bytes": memory,
     }
+
+
+def _pictures(batch_size: int, device: str) -> Tensor:
+    """Random ones, channels last in memory, as ``training.fit`` has them: all networks are faster so, and BN most."""
+    return torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
 
 
 def _begin_amortising(model: nn.Module) -> int:
@@ -344,14 +381,16 @@ def _memory(model: nn.Module, x: Tensor, labels: Tensor, device: str) -> int:
     return torch.cuda.max_memory_allocated(device)
 
 
-def layer_stages(arch: str, *, batch_size: int = 128, rounds: int = 5, device: str = "cpu") -> Record:
+def layer_stages(
+    arch: str, *, width: float = 1.0, batch_size: int = 128, rounds: int = 5, device: str = "cpu"
+) -> Record:
     """Where the time of the deconvolved layers of a network goes, stage by stage, beside what was predicted."""
     torch.manual_seed(0)
-    x = torch.randn(batch_size, 3, 32, 32, device=device)
+    x = _pictures(batch_size, device)
     seconds: dict[str, dict[str, list[float]]] = {"ours": {}, "as published": {}}
     operations = dict.fromkeys(STAGES, 0.0)
     with _quietly():
-        model = build(arch, method="nd", classes=10).to(device)
+        model = build(arch, method="nd", classes=10, width=width).to(device)
         for layer, seen in inputs_of(model, x).values():
             for stage, count in predicted(layer, tuple(seen.shape)).items():
                 operations[stage] += count
@@ -370,17 +409,19 @@ def layer_stages(arch: str, *, batch_size: int = 128, rounds: int = 5, device: s
     }
 
 
-def folded_inference(arch: str, *, batch_size: int = 128, rounds: int = 9, device: str = "cpu") -> Record:
+def folded_inference(
+    arch: str, *, width: float = 1.0, batch_size: int = 128, rounds: int = 9, device: str = "cpu"
+) -> Record:
     """Time of a trained, folded network beside the plain network of the same form, which it must equal in form.
 
     Raises:
         RuntimeError: the folded network has other modules or other shapes than the plain one.
     """
     torch.manual_seed(0)
-    x = torch.randn(batch_size, 3, 32, 32, device=device)
+    x = _pictures(batch_size, device)
     with _quietly():
-        folded = fold(build(arch, method="nd", classes=10).to(device).eval())
-    plain = build(arch, method="none", classes=10).to(device).eval()
+        folded = fold(build(arch, method="nd", classes=10, width=width).to(device).eval())
+    plain = build(arch, method="none", classes=10, width=width).to(device).eval()
     if form_of(folded) != form_of(plain):
         raise RuntimeError(f"the folded {arch} has another form than the plain one")
     with torch.inference_mode():
@@ -408,43 +449,59 @@ def form_of(model: nn.Module) -> list[tuple[str, str, list[tuple[str, tuple[int,
 def run(
     *,
     archs: list[str],
+    width: float,
     batch_size: int,
     rounds: int,
     device: str,
     checkout: Path | None,
     pair: bool = False,
+    compiled: bool = False,
     file: Path,
     command: str,
 ) -> Iterator[str]:
     """Measure, append a line of JSON for each measurement, and yield it as a table in words.
 
-    With ``pair`` only steps of BN and ND, in turns: nothing else comes between them.
+    With ``pair`` only steps of BN and ND, in turns: nothing else comes between them. With ``compiled`` these two, and
+    the same two through ``torch.compile``, on a GPU with CUDA graphs.
     """
     chosen: dict[str, Any] = {"batch_size": batch_size, "rounds": rounds, "device": device}
     measurements: dict[str, Callable[[str], Record]] = {
-        "step": lambda arch: steps(networks(arch, checkout), **chosen),
-        "stages": lambda arch: layer_stages(arch, **chosen),
-        "folded inference": lambda arch: folded_inference(arch, **chosen),
+        "step": lambda arch: steps(networks(arch, checkout, width), **chosen),
+        "stages": lambda arch: layer_stages(arch, width=width, **chosen),
+        "folded inference": lambda arch: folded_inference(arch, width=width, **chosen),
     }
     if pair:
-        measurements = {
-            "pair": lambda arch: steps({name: networks(arch)[name] for name in ("BN", "ND")}, **chosen),
-        }
+        measurements = {"pair": lambda arch: steps(_pair(arch, width), **chosen)}
+    if compiled:
+        measurements = {"compiled": lambda arch: steps(_pair(arch, width) | _compiled(_pair(arch, width)), **chosen)}
     for arch in archs:
         for what, measure in measurements.items():
-            record = {"what": what, "arch": arch, **measure(arch), **provenance(device)}
+            record = {"what": what, "arch": arch, "width": width, **measure(arch), **provenance(device)}
             record |= {"threads": torch.get_num_threads(), "command": command}
             append_line(file, record)
             yield table(record)
 
 
-def latest(file: Path, what: str, arch: str) -> Record:
+def _pair(arch: str, width: float) -> dict[str, nn.Module]:
+    made = networks(arch, width=width)
+    return {name: made[name] for name in ("BN", "ND")}
+
+
+def _compiled(models: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The same, compiled as one graph each, under names that say so."""
+    return {
+        f"{name}, compiled": torch.compile(model, fullgraph=True, mode="reduce-overhead")  # type: ignore[misc]
+        for name, model in models.items()
+    }
+
+
+def latest(file: Path, what: str, arch: str, width: float = 1.0) -> Record:
     """The last record of its kind in a file that ``run`` wrote: ``latest(file, "step", "vgg16")``.
 
     Raises:
         LookupError: there is none.
     """
-    wanted = {"what": what, "arch": arch}
+    wanted = {"what": what, "arch": arch, "width": width}
     for line in reversed(file.read_text().splitlines()):
         record: Record = json.loads(line)
         if wanted.items() <= record.items():
@@ -454,9 +511,9 @@ def latest(file: Path, what: str, arch: str) -> Record:
 
 def table(record: Record) -> str:
     """A record of the benchmark for reading, ratios first."""
-    lines = [f"{record['what']}, {record['arch']}, batch {record['batch_size']}, {record['rounds']} rounds"]
-    lines[0] += f", {record['device']}"
-    if record["what"] in ("step", "pair"):
+    lines = [f"{record['what']}, {record['arch']} x {record['width']:g}, batch {record['batch_size']}"]
+    lines[0] += f", {record['rounds']} rounds, {record['device']}"
+    if record["what"] in ("step", "pair", "compiled"):
         lines.append(f"  {'':22}{'times BN':>10}{'quartiles':>16}{'ms a step':>12}{'MB kept':>10}{'times BN':>10}")
         for name, (median, low, high) in record["ratio_to_bn"].items():
             kept, of_bn = record["bytes"][name] / 1e6, record["bytes"][name] / record["bytes"]["BN"]

@@ -169,7 +169,7 @@ class Deconvolution(nn.Module):
         """``columns`` of one block; ``n_groups`` roots, each shared by the ``n_blocks`` blocks of its group."""
         _check_options(options)
         self.columns, self.n_groups, self.n_blocks, self.options = columns, n_groups, n_blocks, options
-        self._steps = 0  # num_batches_tracked for decisions on the host, which must not wait for the device
+        self._steps = 0  # num_batches_tracked on the host, which must not wait for the device; see _begin_step
         self._root_is_stale = False
         self._warned_of_few_rows = False
         means = n_groups * (n_blocks if options["centering"] == "per-block" else 1)
@@ -202,19 +202,19 @@ class Deconvolution(nn.Module):
         if not self.training:
             return False
         self._check_input(x)
-        step, last = self._steps, self.options["freeze_after"]
-        self._steps += 1
         self.num_batches_tracked += 1
+        every, last = self.options["update_every"], self.options["freeze_after"]
+        # torch.compile makes a step anew for every value of a number that it depends on. So steps are counted only as
+        # long as something depends on their number, and round in a circle when only its remainder matters.
+        if every == 1 and last is None:
+            return True
+        step = self._steps
         if last is not None and step >= last:
             return False
-        return step < WARM_UP or step % self.options["update_every"] == 0
-
-    def _momentum(self) -> float:
-        """Weight of the batch just measured in the running averages."""
-        if self._steps == 1 and self.first_batch_starts:
-            return 1.0
-        every = 1 if self._steps <= WARM_UP else self.options["update_every"]
-        return 1 - (1 - self.options["momentum"]) ** every
+        if last is None and step >= WARM_UP + every:
+            step = WARM_UP + (step - WARM_UP) % every
+        self._steps = step + 1
+        return step < WARM_UP or step % every == 0
 
     def batch_whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and root of this batch, shapes as :meth:`whitening`, which enter the running averages."""
@@ -230,10 +230,17 @@ class Deconvolution(nn.Module):
         return mean, root
 
     def _remember(self, averaged: dict[str, Tensor]) -> None:
+        """Let the values of the batch just measured enter the running averages."""
+        every = 1 if self._steps <= WARM_UP else self.options["update_every"]
+        momentum = 1 - (1 - self.options["momentum"]) ** every
         with torch.no_grad():
             for name, value in averaged.items():
                 buffer = self.get_buffer(name)
-                buffer.lerp_(value.to(buffer.dtype).view_as(buffer), self._momentum())
+                value = value.to(buffer.dtype).view_as(buffer)
+                average = buffer.lerp(value, momentum)
+                if self.first_batch_starts:
+                    average = torch.where(self.num_batches_tracked == 1, value, average)
+                buffer.copy_(average)
 
     def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (groups, 1 or blocks, n) and the matrix (groups, n, n) whose inverse root whitens this batch."""
@@ -255,18 +262,18 @@ class Deconvolution(nn.Module):
         mean = self.running_mean.view(self.n_groups, -1, self.columns)
         if self._root_is_stale:
             self._refresh_root()
-        if self.options["running"] == "covariance" and self._steps:
-            mean = mean / self.get_buffer("running_weight")
+        if self.options["running"] == "covariance":
+            weight = self.get_buffer("running_weight")
+            mean = mean / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # 0 / 0 before the first batch
         return mean, self.running_deconv.view(self.n_groups, self.columns, self.columns)
 
     def _refresh_root(self) -> None:
         """Take the root of the averaged covariance, once after the average has changed."""
         self._root_is_stale = False
-        if self._steps:
-            with torch.no_grad():
-                cov = self.get_buffer("running_cov") / self.get_buffer("running_weight")
-                root = self.root(cov.view(self.n_groups, self.columns, self.columns))
-                self.running_deconv.copy_(root.view_as(self.running_deconv))
+        with torch.no_grad():
+            cov = self.get_buffer("running_cov") / self.get_buffer("running_weight")
+            root = self.root(cov.view(self.n_groups, self.columns, self.columns))
+            self.running_deconv.copy_(root.view_as(self.running_deconv))
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -286,11 +293,15 @@ class Deconvolution(nn.Module):
         self._check_root(cov, root)
         return root
 
-    # On a CPU a bad value raises at once. On other devices it only leaves a flag, for check_finite to read:
-    # asking at every step would make the host wait for the device.
+    # On a CPU a bad value raises at once. On other devices, and in a compiled step, it only leaves a flag, for
+    # check_finite to read: asking at every step would make the host wait for the device, or break the graph.
+
+    @staticmethod
+    def _asks(x: Tensor) -> bool:
+        return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
     def _check_rows(self, rows: int) -> None:
-        if rows < self.columns and not self._warned_of_few_rows:
+        if rows < self.columns and not self._warned_of_few_rows and not torch.compiler.is_compiling():
             self._warned_of_few_rows = True
             warnings.warn(
                 f"{self}: {rows} rows for a covariance of {self.columns} columns, which is therefore singular and "
@@ -300,18 +311,18 @@ class Deconvolution(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         low, high = torch.aminmax(x.detach())
-        finite = torch.isfinite(low) & torch.isfinite(high)
-        if x.device.type != "cpu":
+        finite = (low - low) == (high - high)  # 0 if finite, else NaN, which equals nothing
+        if not self._asks(x):
             self.nonfinite.logical_or_(~finite)
         elif not finite:
             raise FloatingPointError(NOT_FINITE.format(layer=self))
 
     def _check_root(self, cov: Tensor, root: Tensor) -> None:
         """The root is finite and no larger than any of the solvers can make it: a gain of 2 / sqrt(eps)."""
-        size = root.detach().square().sum((-1, -2)).amax()
-        limit = 4 * self.columns / self.options["eps"] if self.options["eps"] > 0 else math.inf
-        broken = ~torch.isfinite(size) | (size > limit)
-        if cov.device.type != "cpu":
+        size = torch.linalg.matrix_norm(root.detach()).amax()
+        limit = 2 * math.sqrt(self.columns / self.options["eps"]) if self.options["eps"] > 0 else math.inf
+        broken = ~(size < limit)  # NaN is not
+        if not self._asks(cov):
             self.nonfinite.logical_or_(broken)
         elif broken:
             if not torch.isfinite(cov).all():  # finite input whose covariance overflows
@@ -344,7 +355,9 @@ class Deconvolution(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if not self.num_batches_tracked.is_meta:
             self._steps = int(self.num_batches_tracked)
-            self._root_is_stale = self.options["running"] == "covariance"
+            if self.options["running"] == "covariance":
+                self._root_is_stale = self._steps > 0
+                self.running_deconv.copy_(torch.eye(self.columns))  # until a root is taken
             self.train(self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Deconvolution:
@@ -368,8 +381,8 @@ NOT_FINITE = (
 def check_finite(model: nn.Module) -> None:
     """Raise if any deconvolution layer of a model met NaN or infinite input, or a diverging root, since the last call.
 
-    On a CPU the layers raise by themselves; on other devices they only note it, since asking at every step
-    would make the host wait for the device. Call this once in a while, at the end of an epoch for instance.
+    On a CPU the layers raise by themselves; on other devices, and compiled, they only note it, since asking at every
+    step would make the host wait for the device. Call this once in a while, at the end of an epoch for instance.
 
     Raises:
         FloatingPointError: names every such layer.
@@ -469,11 +482,13 @@ class DeconvConv2d(_DeconvConv, nn.Conv2d):
     Raises:
         ValueError: channels not divisible by groups, a number out of its range, input of another shape, fewer
             than two patches, or a constant input with eps = 0.
-        FloatingPointError: NaN or infinite input while training, or a diverging root (on a CPU; elsewhere see
-            :func:`.check_finite`).
+        FloatingPointError: NaN or infinite input while training, or a diverging root (on a CPU; elsewhere and in a
+            compiled step see :func:`.check_finite`).
 
     Under autocast only the convolution runs in half precision; moments and root stay in float32. On CUDA no step
-    waits for the device. Tested on CPUs; the tests for CUDA have not been run on a GPU yet; MPS is untested.
+    waits for the device. ``torch.compile`` takes a training step as one graph, and takes it once; with ``update_every``
+    or ``freeze_after`` compile after the steps that these begin with, or every one of those is compiled anew. Tested on
+    CPUs; the tests for CUDA have not been run on a GPU yet; MPS is untested.
 
     Source: Ye et al. 2020, algorithm 1; the defaults and details are those of the authors' code.
     """

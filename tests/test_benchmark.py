@@ -51,6 +51,24 @@ def test_operations_by_hand():
     assert strided["statistics"] == 6 * 4 * 27**2
 
 
+def test_calls_by_hand():
+    with benchmark._Calls() as calls:
+        x = torch.ones(4, 3)  # one
+        (x.T @ x).view(9).add_(1)  # a product and a sum; no views
+        torch.empty(5)
+        torch.promote_types(x.dtype, torch.float64)
+    assert calls.number == 3
+
+
+def test_a_step_is_launched_in_fewer_pieces_than_as_published():
+    calls = {kind: benchmark.launches("vgg-small", kind, batch_size=8) for kind in ("BN", "ND", "as published")}
+    # Five times convolution, batch normalisation, its count, relu, and back; poolings, classifier and loss.
+    assert 5 * 7 + 4 * 2 + 8 <= calls["BN"] <= 60
+    # The products of the root and of its gradient, 36 for five steps, carry their sums along.
+    assert calls["ND"] < 0.85 * calls["as published"]
+    assert calls["ND"] < 6 * 120
+
+
 LAYERS = {
     "one block": ((12, 6, 3), {"padding": 1}, (6, 12, 20, 20)),
     "two blocks": ((16, 6, 3), {"padding": 1, "block_size": 8}, (6, 16, 20, 20)),
@@ -118,7 +136,7 @@ def test_a_layer_is_faster_than_its_baseline():
 
 
 def test_a_benchmark_is_written_down_and_printed(tmp_path):
-    settings = {"archs": ["vgg-small"], "batch_size": 8, "rounds": 1, "device": "cpu", "checkout": None}
+    settings = {"archs": ["vgg-small"], "width": 0.5, "batch_size": 8, "rounds": 1, "device": "cpu", "checkout": None}
     file = tmp_path / "new" / "b.jsonl"
     printed = list(benchmark.run(**settings, file=file, command="c"))
     records = [json.loads(line) for line in file.read_text().splitlines()]
@@ -126,7 +144,8 @@ def test_a_benchmark_is_written_down_and_printed(tmp_path):
     step, stages, inference = records
     assert step["ratio_to_bn"]["BN"] == [1, 1, 1]
     assert step["bytes"]["as published"] > step["bytes"]["ND"]
-    layers = benchmark.inputs_of(models.build("vgg-small", method="nd", classes=10), torch.randn(8, 3, 32, 32)).values()
+    net = models.build("vgg-small", method="nd", classes=10, width=0.5)
+    layers = benchmark.inputs_of(net, torch.randn(8, 3, 32, 32)).values()
     counted = sum(predicted(layer, tuple(seen.shape))["root"] for layer, seen in layers)
     assert stages["flops_as_published"]["root"] == counted
     assert set(stages["seconds"]["ours"]) == set(benchmark.STAGES)
@@ -135,7 +154,9 @@ def test_a_benchmark_is_written_down_and_printed(tmp_path):
         assert record["command"] == "c" and record["device"].startswith("cpu")
         assert text.startswith(record["what"])
     assert "times BN" in printed[0]
-    assert benchmark.latest(file, "stages", "vgg-small") == records[1]
+    assert benchmark.latest(file, "stages", "vgg-small", width=0.5) == records[1]
+    with pytest.raises(LookupError, match="python -m ndlib bench vgg-small makes one"):
+        benchmark.latest(file, "stages", "vgg-small")
     with pytest.raises(LookupError, match="python -m ndlib bench vgg16 makes one"):
         benchmark.latest(file, "step", "vgg16")
 
@@ -149,6 +170,18 @@ def test_two_alone_and_no_place_on_a_disk_in_the_record(tmp_path, capsys):
     assert "--official PATH" in pair["command"] and str(tmp_path) not in pair["command"]
     assert "ND  " in capsys.readouterr().out
     assert benchmark.latest(file, "pair", "vgg-small") == pair
+
+
+def test_compiled_beside_uncompiled(tmp_path):
+    file = tmp_path / "b.jsonl"
+    words = ["bench", "vgg-small", "--compile", "--batch-size", "8", "--rounds", "1", "--out", str(file)]
+    torch.compiler.set_stance("force_eager")  # to compile takes a minute; that it can be done, test_layers.py shows
+    try:
+        assert __main__.main(words) == 0
+    finally:
+        torch.compiler.set_stance("default")
+    record = benchmark.latest(file, "compiled", "vgg-small")
+    assert list(record["seconds"]) == list(record["bytes"]) == ["BN", "ND", "BN, compiled", "ND, compiled"]
 
 
 def test_a_folded_network_is_the_plain_one():

@@ -17,6 +17,7 @@ from ndlib.functional import (
     newton_schulz_response,
     patch_matrix,
     patch_moments,
+    product,
     polar_coefficients,
     split_columns,
     whiteness,
@@ -301,3 +302,15 @@ def test_folding_multiplies_the_root_from_the_side_of_the_input():
     d = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
     weight, _ = fold_weights(torch.tensor([[1.0, 1.0]]), None, torch.zeros(1, 2), d[None])
     assert weight.tolist() == [[1.0, 3.0]]
+
+
+@pytest.mark.parametrize("lead", [(), (1,), (1, 1), (3,)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_products_by_whichever_way(lead, dtype):
+    """Of one matrix in single precision and of all others, as they lie and transposed."""
+    torch.manual_seed(0)
+    a, b = torch.randn(*lead, 40, 7, dtype=torch.float64), torch.randn(*lead, 40, 7, dtype=torch.float64)
+    for one, other in ((a, b.mT), (a.mT, b), (a.mT.contiguous(), b), (a[..., ::2, :], b.mT)):
+        computed = product(one.to(dtype), other.to(dtype))
+        assert computed.dtype == dtype
+        torch.testing.assert_close(computed.double(), one @ other, rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..functional import full_precision, inverse_sqrt
+from ..functional import inverse_sqrt, moments
 from ..layers import DeconvConv2d, DeconvLinear
 
 METHODS = ("none", "bn", "nd", "nd-first", "bn-frozen", "kronecker")
@@ -83,9 +83,8 @@ class KroneckerConv2d(DeconvConv2d):
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         mean = rows.mean(1, keepdim=True)
         patches = (rows - mean).unflatten(2, (-1, self.pixels))  # groups, rows, channels, pixels
-        with full_precision():
-            across = patches.transpose(2, 3).flatten(1, 2), patches.flatten(1, 2)
-            channels, pixels = (t.mT @ t / t.shape[1] for t in across)
+        across = patches.transpose(2, 3).flatten(1, 2), patches.flatten(1, 2)
+        channels, pixels = (moments(t)[1] for t in across)  # whose columns have no mean
         pixels = pixels + self.options["eps"] * torch.eye(self.pixels).to(pixels)  # of a constant input: I
         pixels = pixels / pixels.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         found = {"mean": mean, "channels": self.root(channels), "pixels": self.root(pixels)}
