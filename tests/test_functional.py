@@ -17,8 +17,8 @@ from ndlib.functional import (
     newton_schulz_response,
     patch_matrix,
     patch_moments,
-    product,
     polar_coefficients,
+    product,
     split_columns,
     whiteness,
 )

@@ -1,5 +1,7 @@
 """Execute the chapters that the cache lacks, each alone: a fresh kernel, an empty folder, ndlib from the wheel.
 
+As many at a time as there are processors, each with one thread: two threads of one chapter would wait for each other.
+
 python book/_ext/execute.py [CHAPTER ...]       those named, if not all; without the folder and the ending
 
 What Jupyter Book then finds in the cache it does not execute again. Beside each chapter the cache keeps where its
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,7 @@ def execute(notebook: Any, site: Path, timeout: int) -> dict[str, Any]:
         folder, nowhere = Path(temporary) / "empty", Path(temporary) / "no-data"
         folder.mkdir()
         environment = os.environ | {"PYTHONPATH": str(site), "NDLIB_DATA": str(nowhere), "IPYTHONDIR": temporary}
+        environment["OMP_NUM_THREADS"] = "1"
         notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
         client = nbclient.NotebookClient(
             notebook,
@@ -96,25 +100,25 @@ def main(names: list[str]) -> int:
     book = Book(ROOT)
     cache = get_cache(str(ROOT / CACHE))
     timeout = book.config["execute"]["timeout"]
+    chosen = [page for page in book.chapters if not names or Path(page).name in names]
+    notebooks = {page: source_notebook(book, page) for page in chosen}
+    missing = {page: notebook for page, notebook in notebooks.items() if record_of(cache, notebook) is None}
+    if missing and not (ROOT / WHEEL).exists():
+        unpack_wheel(ROOT, ROOT / WHEEL)
     failed = []
-    for page in book.chapters:
-        if names and Path(page).name not in names:
-            continue
-        notebook = source_notebook(book, page)
-        if record_of(cache, notebook) is not None:
-            continue
-        if not (ROOT / WHEEL).exists():
-            unpack_wheel(ROOT, ROOT / WHEEL)
-        print(f"{page}: ", end="", flush=True)
-        try:
-            data = execute(notebook, ROOT / WHEEL, timeout)
-        except (nbclient.exceptions.CellExecutionError, nbclient.exceptions.CellTimeoutError) as error:
-            print(f"failed\n{error}", flush=True)
-            failed.append(page)
-            continue
-        print(f"{data['execution_seconds']:.0f} s, {data['peak_bytes'] / 2**20:.0f} MiB", flush=True)
-        uri = str(ROOT / f"{page}.md")
-        cache.cache_notebook_bundle(CacheBundleIn(notebook, uri, data=data), check_validity=False, overwrite=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        begun = {pool.submit(execute, notebook, ROOT / WHEEL, timeout): page for page, notebook in missing.items()}
+        for done in as_completed(begun):
+            page = begun[done]
+            try:
+                data = done.result()
+            except (nbclient.exceptions.CellExecutionError, nbclient.exceptions.CellTimeoutError) as error:
+                print(f"{page}: failed\n{error}", flush=True)
+                failed.append(page)
+                continue
+            print(f"{page}: {data['execution_seconds']:.0f} s, {data['peak_bytes'] / 2**20:.0f} MiB", flush=True)
+            bundle = CacheBundleIn(missing[page], str(ROOT / f"{page}.md"), data=data)
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     if failed:
         print(f"failed: {', '.join(failed)}")
     return bool(failed)
