@@ -442,10 +442,15 @@ class _TimesRoot(torch.autograd.Function):
     The rows are kept as they are, a view of the weights, and not as the product takes them.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, deconv: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, deconv)
+    def forward(rows: Tensor, deconv: Tensor) -> Tensor:
         return product(rows.flatten(1, 2), deconv).view(rows.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     @once_differentiable

@@ -445,6 +445,26 @@ def test_the_state_of_an_untrained_layer_undoes_training(running):
     torch.testing.assert_close(layer(x), F.conv2d(x, untrained.weight, untrained.bias))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_gradients_of_single_images_through_an_evaluated_layer():
+    """``torch.func`` goes through the folding; the moments of a batch belong to no single image."""
+    layer = DeconvConv2d(3, 4, 3)
+    x = correlated(8, 3, 12, 12, seed=0, dtype=torch.float32)
+    layer(x)
+    layer.eval()
+    weights = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(weights, image):
+        return torch.func.functional_call(layer, weights, (image[None],)).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x)
+    for n, image in enumerate(x):
+        layer.zero_grad()
+        layer(image[None]).square().sum().backward()
+        for name, p in layer.named_parameters():
+            torch.testing.assert_close(together[name][n], p.grad, rtol=1e-4, atol=1e-3)
+
+
 def every_kind(**options):
     """A network with every kind of layer, for inputs of shape (60, 3, 9, 9)."""
     torch.manual_seed(0)
