@@ -142,7 +142,7 @@ def launches(arch: str, kind: str, *, batch_size: int = 128) -> int:
     meta device, where the layers take the way that they take on a GPU and nothing is computed.
     """
     with torch.device("meta"), _quietly():
-        model = networks(arch)[kind]
+        model = network(arch, kind)
         x, labels = torch.empty(batch_size, 3, 32, 32), torch.empty(batch_size, dtype=torch.long)
         with _Calls() as calls:
             F.cross_entropy(model(x), labels).backward()
@@ -322,16 +322,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def network(arch: str, kind: str, checkout: Path | None = None, width: float = 1.0) -> nn.Module:
+    """One of :func:`networks`."""
+    with _quietly():
+        if kind in VARIANTS:
+            return build(arch, classes=10, width=width, **VARIANTS[kind])
+        plain = build(arch, method="nd", classes=10, width=width)
+        return straightforward(plain) if checkout is None else official(plain, checkout)
+
+
 def networks(arch: str, checkout: Path | None = None, width: float = 1.0) -> dict[str, nn.Module]:
     """What is compared for one architecture: BN, ND and its cheaper modes, and the published algorithm done plainly.
 
     Also the authors' own layers if there is a checkout of their repository.
     """
-    with _quietly():
-        made = {name: build(arch, classes=10, width=width, **how) for name, how in VARIANTS.items()}
-        made["as published"] = straightforward(build(arch, method="nd", classes=10, width=width))
-        if checkout is not None:
-            made["the authors' layer"] = official(build(arch, method="nd", classes=10, width=width), checkout)
+    made = {kind: network(arch, kind, width=width) for kind in [*VARIANTS, "as published"]}
+    if checkout is not None:
+        made["the authors' layer"] = network(arch, "the authors' layer", checkout, width)
     return made
 
 
@@ -483,8 +490,7 @@ def run(
 
 
 def _pair(arch: str, width: float) -> dict[str, nn.Module]:
-    made = networks(arch, width=width)
-    return {name: made[name] for name in ("BN", "ND")}
+    return {kind: network(arch, kind, width=width) for kind in ("BN", "ND")}
 
 
 def _compiled(models: dict[str, nn.Module]) -> dict[str, nn.Module]:
