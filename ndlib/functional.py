@@ -18,15 +18,19 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .patches import Grouping, Patches, cut, into_blocks, on_cpu, out_of_blocks, paste, plain_patches
+from .patches import join_columns as join_columns
+from .patches import patch_matrix as patch_matrix
+from .patches import split_columns as split_columns
+
 Solver = Literal["newton_schulz", "eigh", "polar"]
-Grouping = Literal["interleaved", "contiguous"]
 
 # The product of torch.compile on processors. On some it takes half the time of torch.matmul's, and the same elsewhere.
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+IN_CACHE = 2**20  # numbers of a piece of the patch matrix on a CPU: 4 MB
 EIGH_FROM = 64  # columns from which on a CPU takes steps by eigenvalues rather than by matrix products
 
 
@@ -63,7 +67,8 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     with _full_precision():
         if not on_cpu or a.shape[:-2].numel() > 1 or b.shape[:-2].numel() > 1:
             return a @ b
-        rows, columns = a.reshape(a.shape[-2:]), b.mT.reshape(b.shape[-1], b.shape[-2])
+        # The operator copies a transposed matrix with one thread, where a stack of one is copied with all.
+        rows, columns = a[None].contiguous().view(a.shape[-2:]), b.mT.reshape(b.shape[-1], b.shape[-2])
         return torch.ops.mkldnn._linear_pointwise(rows, columns, None, "none", [], "").view(*a.shape[:-1], b.shape[-1])
 
 
@@ -71,92 +76,83 @@ _opaque_product = torch.library.custom_op("ndlib::product", _product, mutates_ar
 _opaque_product.register_fake(torch.matmul)
 
 
-def patch_matrix(
-    x: Tensor,
-    kernel_size: int | Sequence[int],
-    *,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-) -> Tensor:
-    """Patches of a batch as the rows of a matrix (im2col).
-
-    Row (n, i, j) holds ``x[n, :, i*s : i*s + k, j*s : j*s + k]`` flattened, channel first, then the
-    pixels of the patch from left to right and top to bottom: the order in which ``weight.flatten(1)``
-    lists a convolution's weights, so that ``patch_matrix(x, k) @ weight.flatten(1).T`` *is* the convolution.
-
-    Args:
-        x: batch of shape ``(N, C, *spatial)``, with one, two or three spatial dimensions.
-        kernel_size, stride, dilation: pixels, one number or one per spatial dimension.
-        padding: zeros added on each side, pixels; the padded zeros are part of the patches.
-
-    Returns:
-        Matrix of shape (N * positions, C * taps).
-
-    Raises:
-        ValueError: the padded picture is smaller than the kernel.
-    """
-    n = x.dim() - 2
-    if n < 1:
-        raise ValueError(f"x must have shape (N, C, *spatial), got shape {tuple(x.shape)}")
-    kernel, strides, pads, dilations = (
-        (v,) * n if isinstance(v, int) else tuple(v) for v in (kernel_size, stride, padding, dilation)
-    )
-    if any(pads):
-        x = F.pad(x, [p for q in reversed(pads) for p in (q, q)])
-    for axis, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True), start=2):
-        span = (k - 1) * d + 1
-        if x.shape[axis] < span:
-            raise ValueError(
-                f"a kernel that spans {span} pixels does not fit into {x.shape[axis]} (padding included): "
-                "use a larger picture, more padding or a smaller kernel_size"
-            )
-        x = x.unfold(axis, span, s)[..., ::d]
-    # (N, C, positions..., taps...) -> (N, positions..., C, taps...); the reshape makes the only copy.
-    x = x.permute(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
-    return x.reshape(-1, math.prod(x.shape[1 + n :]))
-
-
-def split_columns(matrix: Tensor, n_blocks: int, grouping: Grouping = "interleaved") -> Tensor:
-    """Cut the columns of a matrix into blocks, a view of shape (..., n_blocks, rows, columns / n_blocks).
-
-    ``"interleaved"`` (the published convolution) puts column c into block c mod n_blocks; ``"contiguous"`` (the
-    published linear layer) cuts the columns into consecutive runs.
-
-    Args:
-        matrix: shape (..., rows, columns), columns divisible by ``n_blocks``.
-    """
-    width = matrix.shape[-1] // n_blocks
-    if grouping == "interleaved":
-        return matrix.unflatten(-1, (width, n_blocks)).movedim(-1, -3)
-    return matrix.unflatten(-1, (n_blocks, width)).movedim(-2, -3)
-
-
-def join_columns(blocks: Tensor, grouping: Grouping = "interleaved") -> Tensor:
-    """Undo :func:`split_columns`: shape (..., n_blocks, rows, width) to (..., rows, n_blocks * width)."""
-    return blocks.movedim(-3, -1 if grouping == "interleaved" else -2).flatten(-2)
-
-
 class _Moments(torch.autograd.Function):
-    """Mean and covariance with one matrix product in the backward pass instead of autograd's two.
+    """Mean and covariance of the rows of :func:`.patch_samples`, some images at a time.
 
-    With Xc = X - mean, d Cov = (1/N)(dX' Xc + Xc' dX), the mean's own variation dropping out because the
-    columns of Xc sum to zero. Hence grad X = (1/N) Xc (G + G') + (1/N) 1 g'.
+    Those of all N rows follow from those of the pieces, n_i rows with mean mu_i and covariance Cov_i:
+
+        mu = sum n_i mu_i / N,   Cov = sum n_i (Cov_i + (mu_i - mu)(mu_i - mu)') / N.
+
+    With Xc = X - mu, d Cov = (1/N)(dX' Xc + Xc' dX), the mean's own variation dropping out because the columns of Xc
+    sum to zero. Hence grad X = (1/N) Xc (G + G') + (1/N) 1 g', one matrix product instead of autograd's two.
+
+    What is kept for it is the batch, which the layer keeps anyway, and not the patches: they are cut out anew. On a CPU
+    that is even the faster way, for a piece that stays in the cache is sooner cut out than the whole is fetched.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = x.mean(-2)
-        centred = x - mean.unsqueeze(-2)
-        ctx.save_for_backward(centred)
-        return mean, product(centred.mT, centred) / x.shape[-2]
+    def forward(ctx: Any, x: Tensor, patches: Patches, pooled: bool, at_a_time: int) -> tuple[Tensor, Tensor]:
+        counts, means, scatters = [], [], []
+        for piece in x.split(at_a_time):
+            rows = _samples(cut(piece, patches), pooled)
+            counts.append(rows.shape[-2])
+            means.append(rows.mean(-2))
+            centred = rows - means[-1].unsqueeze(-2)
+            scatters.append(product(centred.mT, centred))
+        n, mean, scatter = sum(counts), means[0], scatters[0]
+        if len(means) > 1:
+            weights, each = mean.new_tensor(counts).unsqueeze(-1), torch.stack(means, -2)
+            mean = (weights * each).sum(-2) / n
+            apart = each - mean.unsqueeze(-2)
+            scatter = sum(scatters, product(apart.mT, weights * apart))
+        ctx.save_for_backward(x, mean)
+        ctx.patches, ctx.pooled, ctx.at_a_time, ctx.n = patches, pooled, at_a_time, n
+        return mean, scatter / n
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_mean: Tensor, grad_cov: Tensor) -> Tensor:
-        (centred,) = ctx.saved_tensors
-        n = centred.shape[-2]
-        return product(centred, (grad_cov + grad_cov.mT) / n) + (grad_mean / n).unsqueeze(-2)
+    def backward(ctx: Any, grad_mean: Tensor, grad_cov: Tensor) -> tuple[Tensor, None, None, None]:
+        x, mean = ctx.saved_tensors
+        patches, pooled = ctx.patches, ctx.pooled
+        through, constant = (grad_cov + grad_cov.mT) / ctx.n, (grad_mean / ctx.n).unsqueeze(-2)
+        grad = torch.empty_like(x)
+        for piece, onto in zip(x.split(ctx.at_a_time), grad.split(ctx.at_a_time), strict=True):
+            cut_out = cut(piece, patches)
+            new = product(_samples(cut_out, pooled) - mean.unsqueeze(-2), through) + constant
+            new = new.unflatten(2, (-1, patches.blocks)).squeeze(1) if pooled else new.transpose(1, 2)
+            paste(new.transpose(0, 1), onto, patches)
+        return grad, None, None, None
+
+
+def _samples(cut_out: Tensor, pooled: bool) -> Tensor:
+    """What :func:`.cut` returns as shape (groups, 1 or blocks, samples, n), in float32 at least."""
+    samples = cut_out.transpose(0, 1).to(torch.promote_types(cut_out.dtype, torch.float32))
+    return samples.flatten(1, 2).unsqueeze(1) if pooled else samples.transpose(1, 2)
+
+
+def sample_moments(x: Tensor, patches: Patches, *, pooled: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the rows of :func:`.patch_samples`, in float32 at least.
+
+    Args:
+        pooled: whether the rows of all blocks of a group are taken together.
+
+    Returns:
+        Mean of shape (groups, 1 or blocks, n) and covariance (groups, 1 or blocks, n, n).
+
+    Raises:
+        ValueError: fewer than two rows, or a padded picture smaller than the kernel.
+    """
+    rows = patches.rows(x) * (patches.blocks if pooled else 1)
+    if rows < 2:
+        raise ValueError(
+            f"a covariance needs at least 2 rows, got {rows}: use a larger batch or picture, or a smaller "
+            "sampling_stride"
+        )
+    at_a_time = len(x)
+    if on_cpu(x):
+        numbers = patches.rows(x[:1]) * x.shape[1] * math.prod(patches.kernel_size)
+        at_a_time = max(1, IN_CACHE // numbers)
+    return _Moments.apply(x, patches, pooled, at_a_time)
 
 
 def moments(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,13 +167,10 @@ def moments(matrix: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: fewer than two rows.
     """
-    if matrix.dim() < 2 or matrix.shape[-2] < 2:
-        raise ValueError(
-            f"a covariance needs at least 2 rows, got a matrix of shape {tuple(matrix.shape)}: "
-            "use a larger batch or picture, or a smaller sampling_stride"
-        )
-    mean, cov = _Moments.apply(matrix)
-    return mean, cov
+    *batch, rows, columns = matrix.shape
+    side_by_side = matrix.reshape(-1, rows, columns).transpose(0, 1).flatten(1)
+    mean, cov = sample_moments(side_by_side, Patches(groups=math.prod(batch)))
+    return mean.view(*batch, columns), cov.view(*batch, columns, columns)
 
 
 def patch_moments(
@@ -190,9 +183,10 @@ def patch_moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean and covariance of all patches of a batch: ``moments(patch_matrix(x, ...))``.
 
-    Arguments as in :func:`patch_matrix`; returns shapes (n,) and (n, n) with n = C * taps.
+    Arguments as in :func:`.patch_matrix`; returns shapes (n,) and (n, n) with n = C * taps.
     """
-    return moments(patch_matrix(x, kernel_size, stride=stride, padding=padding, dilation=dilation))
+    mean, cov = sample_moments(x, plain_patches(x, kernel_size, stride, padding, dilation))
+    return mean[0, 0], cov[0, 0]
 
 
 Steps = list[tuple[float, float]]  # pairs (a, b), one for each step
@@ -436,32 +430,62 @@ def whiteness(cov: Tensor) -> Tensor:
     return trace**2 / (cov.shape[-1] * cov.square().sum((-2, -1)))
 
 
-class _TimesRoot(torch.autograd.Function):
-    """Rows of weights, shape (groups, blocks, out, n), times D of their group, all blocks in one product.
+class _Fold(torch.autograd.Function):
+    """The weights times the root, W D, with all blocks in one product, and W D mu.
 
-    The rows are kept as they are, a view of the weights, and not as the product takes them.
+    A filter is a row like those of the patches, and cut into blocks as they are. With G and g the gradients of the two,
+    those of W, mu and D are (G + g mu') D', D' W' g and W' (G + g mu').
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(rows: Tensor, deconv: Tensor) -> Tensor:
-        return product(rows.flatten(1, 2), deconv).view(rows.shape)
+    def forward(weight: Tensor, mean: Tensor, deconv: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
+        rows = product(_filters(weight, deconv, patches), deconv)
+        shift = product(rows.view(len(deconv), -1, patches.blocks * rows.shape[-1]), _means(mean, patches).mT)
+        return _unfilters(rows, weight, patches), shift.flatten()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Patches], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.patches = inputs[3]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        rows, deconv = ctx.saved_tensors
-        of_rows, of_deconv = ctx.needs_input_grad
-        shape, grad = grad.shape, grad.flatten(1, 2)
+    def backward(
+        ctx: Any, grad_weight: Tensor, grad_shift: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        weight, mean, deconv = ctx.saved_tensors
+        patches, (of_weight, of_mean, of_deconv, _) = ctx.patches, ctx.needs_input_grad
+        rows, grad = (_filters(w, deconv, patches) for w in (weight, grad_weight))
+        by_filter, grad_shift = (len(deconv), -1, patches.blocks * rows.shape[-1]), grad_shift.view(len(deconv), -1, 1)
+        grad = torch.addcmul(grad.view(by_filter), grad_shift, _means(mean, patches)).view_as(rows)
+        new_mean = None
+        if of_mean:
+            of_blocks = product(grad_shift.mT, rows.view(by_filter)).view(len(deconv), patches.blocks, -1)
+            new_mean = product(of_blocks if mean.shape[1] > 1 else of_blocks.sum(1, keepdim=True), deconv)
         return (
-            product(grad, deconv.mT).view(shape) if of_rows else None,
-            product(rows.flatten(1, 2).mT, grad) if of_deconv else None,
+            _unfilters(product(grad, deconv.mT), weight, patches) if of_weight else None,
+            new_mean,
+            product(rows.mT, grad) if of_deconv else None,
+            None,
         )
+
+
+def _means(mean: Tensor, patches: Patches) -> Tensor:
+    """The mean of a whole filter, shape (groups, 1, blocks * n), whether or not the blocks share theirs."""
+    return mean.expand(-1, patches.blocks, -1).flatten(1).unsqueeze(1)
+
+
+def _filters(weight: Tensor, deconv: Tensor, patches: Patches) -> Tensor:
+    """The blocks of all filters as rows, shape (groups, filters * blocks, n)."""
+    return into_blocks(weight.movedim(1, -1), patches).reshape(len(deconv), -1, deconv.shape[-1])
+
+
+def _unfilters(rows: Tensor, like: Tensor, patches: Patches) -> Tensor:
+    """Undo :func:`_filters`."""
+    samples = rows.view(len(like), 1, patches.blocks, -1)
+    return out_of_blocks(samples, (*like.shape[2:], like.shape[1]), patches).movedim(-1, 1)
 
 
 def fold_weights(
@@ -480,14 +504,12 @@ def fold_weights(
         bias: shape (out,), or None for none.
         mean: shape (g, n), one mean for each channel group, shared by its blocks, or (g, n_blocks, n).
         deconv: shape (g, n, n), symmetric.
-        n_blocks, grouping: how the columns of one channel group are cut, see :func:`split_columns`.
+        n_blocks, grouping: how the columns of one channel group are cut, see :func:`.split_columns`.
 
     Returns:
         weight and bias of the plain layer that does the same to every full patch, shapes as given.
     """
     groups, n = deconv.shape[:2]
-    rows = split_columns(weight.reshape(groups, -1, n_blocks * n), n_blocks, grouping)
-    folded = join_columns(_TimesRoot.apply(rows, deconv), grouping)
-    means = mean.reshape(groups, -1, 1, n).expand(-1, n_blocks, -1, -1)
-    shift = (folded @ join_columns(means, grouping).mT).flatten()
-    return folded.reshape(weight.shape), -shift if bias is None else bias - shift
+    patches = Patches(tuple(weight.shape[2:]), blocks=n_blocks, grouping=grouping)
+    folded, shift = _Fold.apply(weight, mean.reshape(groups, -1, n), deconv, patches)
+    return folded, -shift if bias is None else bias - shift

@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .distributed import rows_before, synchronise
-from .functional import Grouping, Solver, fold_weights, inverse_sqrt, join_columns, moments, patch_matrix, split_columns
+from .functional import Solver, fold_weights, inverse_sqrt, moments, sample_moments
+from .patches import Grouping, Patches, join_columns, on_cpu, patch_samples
 
 Centering = Literal["shared", "per-block", "uncentred"]
 Running = Literal["root", "covariance"]
@@ -185,9 +186,13 @@ class Deconvolution(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long, device=device))
         self.register_buffer("nonfinite", torch.zeros((), dtype=torch.bool, device=device), persistent=False)
 
-    def samples(self, x: Tensor) -> Tensor:
-        """The rows of the input that the moments are estimated from, shape (groups, blocks, rows, columns)."""
+    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
+        """A batch, and which of its patches the moments are estimated from."""
         raise NotImplementedError
+
+    def samples(self, x: Tensor) -> Tensor:
+        """These patches, the rows that the moments are estimated from, shape (groups, blocks, rows, columns)."""
+        return patch_samples(*self.sampled(x))
 
     def whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (groups, 1 or blocks, n) and root (groups, n, n) with which this input is whitened.
@@ -244,15 +249,13 @@ class Deconvolution(nn.Module):
 
     def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (groups, 1 or blocks, n) and the matrix (groups, n, n) whose inverse root whitens this batch."""
-        samples = self.samples(x)
-        samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
-        self._check_rows(samples.shape[1] * samples.shape[2])
         centering, group = self.options["centering"], self.options["process_group"]
-        if centering != "per-block":
-            samples = samples.flatten(1, 2).unsqueeze(1)
-        mean, cov = moments(samples)
+        batch, patches = self.sampled(x)
+        rows, pooled = patches.rows(batch), centering != "per-block"
+        self._check_rows(rows * patches.blocks)
+        mean, cov = sample_moments(batch, patches, pooled=pooled)
         if group is not None:
-            mean, cov = synchronise(mean, cov, samples.shape[2], group)
+            mean, cov = synchronise(mean, cov, rows * patches.blocks if pooled else rows, group)
         if centering == "uncentred":
             cov = cov + mean.unsqueeze(-1) * mean.unsqueeze(-2)
         return mean, cov.mean(1)
@@ -296,10 +299,6 @@ class Deconvolution(nn.Module):
     # On a CPU a bad value raises at once. On other devices, and in a compiled step, it only leaves a flag, for
     # check_finite to read: asking at every step would make the host wait for the device, or break the graph.
 
-    @staticmethod
-    def _asks(x: Tensor) -> bool:
-        return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
     def _check_rows(self, rows: int) -> None:
         if rows < self.columns and not self._warned_of_few_rows and not torch.compiler.is_compiling():
             self._warned_of_few_rows = True
@@ -310,9 +309,10 @@ class Deconvolution(nn.Module):
             )
 
     def _check_input(self, x: Tensor) -> None:
-        low, high = torch.aminmax(x.detach())
+        x = x.detach()
+        low, high = torch.aminmax(x if x.is_contiguous() else x.movedim(1, -1))  # it would copy channels last
         finite = (low - low) == (high - high)  # 0 if finite, else NaN, which equals nothing
-        if not self._asks(x):
+        if not on_cpu(x):
             self.nonfinite.logical_or_(~finite)
         elif not finite:
             raise FloatingPointError(NOT_FINITE.format(layer=self))
@@ -322,7 +322,7 @@ class Deconvolution(nn.Module):
         size = torch.linalg.matrix_norm(root.detach()).amax()
         limit = 2 * math.sqrt(self.columns / self.options["eps"]) if self.options["eps"] > 0 else math.inf
         broken = ~(size < limit)  # NaN is not
-        if not self._asks(cov):
+        if not on_cpu(cov):
             self.nonfinite.logical_or_(broken)
         elif broken:
             if not torch.isfinite(cov).all():  # finite input whose covariance overflows
@@ -430,20 +430,20 @@ class _DeconvConv(Deconvolution, nn.modules.conv._ConvNd):
         columns, blocks = block * math.prod(self.kernel_size), in_channels // (groups * block)
         self._init_deconvolution(columns, groups, blocks, PUBLISHED | options, device=device, dtype=dtype)
 
-    def samples(self, x: Tensor) -> Tensor:
-        strides = [self.sampling_stride * s for s in self.stride]
+    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
+        strides = tuple(self.sampling_stride * s for s in self.stride)
+        columns: dict[str, Any] = {"groups": self.groups, "blocks": self.n_blocks, "grouping": self.options["grouping"]}
         if math.prod(self.kernel_size) == 1:  # every so many pixels of the whole batch, on whichever process they are
-            rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+            pixels = x.movedim(1, -1).reshape(-1, x.shape[1])
             step = math.prod(strides)
             if step > 1:
-                before, _ = rows_before(len(rows), self.options["process_group"], x.device)
-                rows = rows[-before % step :: step]
-        else:
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
-            rows = patch_matrix(x, self.kernel_size, stride=strides, dilation=self.dilation)
-        rows = rows.unflatten(1, (self.groups, -1)).transpose(0, 1)
-        return split_columns(rows, self.n_blocks, self.options["grouping"])
+                before, _ = rows_before(len(pixels), self.options["process_group"], x.device)
+                pixels = pixels[-before % step :: step]
+            return pixels, Patches(**columns)
+        pads = tuple(self._reversed_padding_repeated_twice)
+        if self.padding_mode != "zeros":
+            x, pads = F.pad(x, pads, mode=self.padding_mode), (0,) * len(pads)
+        return x, Patches(self.kernel_size, strides, pads, self.dilation, **columns)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != len(self.kernel_size) + 2 or x.shape[1] != self.in_channels:
@@ -536,8 +536,8 @@ class DeconvLinear(Deconvolution, nn.Linear):
         chosen: Options = PUBLISHED | {"grouping": "contiguous"} | options
         self._init_deconvolution(block, 1, in_features // block, chosen, device=device, dtype=dtype)
 
-    def samples(self, x: Tensor) -> Tensor:
-        return split_columns(x.reshape(1, -1, self.in_features), self.n_blocks, self.options["grouping"])
+    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
+        return x.reshape(-1, self.in_features), Patches(blocks=self.n_blocks, grouping=self.options["grouping"])
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-1] != self.in_features:
@@ -620,14 +620,15 @@ class ChannelDeconv(Deconvolution):
             return channels.unflatten(0, (self.columns, self.n_blocks))
         return channels.unflatten(0, (self.n_blocks, self.columns)).transpose(0, 1)
 
-    def samples(self, x: Tensor) -> Tensor:
+    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
         pixels = x[:, : x.shape[1] - self.rest].movedim(1, 0).flatten(1)  # channels, then images and positions
-        blocks, step = self._blocks(pixels), self._step(x)
+        step = self._step(x)
         if self.options["centering"] == "per-block":
-            return blocks[:, :, ::step].permute(1, 2, 0).unsqueeze(0)
+            return pixels[:, ::step].T, Patches(blocks=self.n_blocks, grouping=self.options["grouping"])
+        blocks = self._blocks(pixels)
         before, total = rows_before(pixels.shape[1], self.options["process_group"], x.device)
         chosen = [blocks[:, g, -(g * total + before) % step :: step] for g in range(self.n_blocks)]
-        return torch.cat(chosen, 1).T[None, None]
+        return torch.cat(chosen, 1).T, Patches()
 
     def _measure_rest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         values = x[:, x.shape[1] - self.rest :].flatten(1)[:, :: self._step(x)].reshape(-1, 1)

@@ -118,11 +118,11 @@ def test_a_folder_that_is_no_checkout(tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["vgg-small", "vgg16", "resnet18"])
-def test_deconvolution_keeps_little_more_than_batch_normalisation(arch):
+def test_deconvolution_keeps_less_than_batch_normalisation(arch):
     x, labels = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
     nd, bn = (models.build(arch, method=method, classes=10) for method in ("nd", "bn"))
     kept = [saved_bytes(model, lambda model=model: F.cross_entropy(model(x), labels)) for model in (nd, bn)]
-    assert kept[0] < 1.25 * kept[1]
+    assert kept[0] < 0.9 * kept[1]  # the patches are cut out anew in the backward pass
 
 
 def test_a_layer_is_faster_than_its_baseline():
