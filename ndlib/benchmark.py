@@ -337,17 +337,22 @@ def networks(arch: str, checkout: Path | None = None, width: float = 1.0) -> dic
 
     Also the authors' own layers if there is a checkout of their repository.
     """
-    made = {kind: network(arch, kind, width=width) for kind in [*VARIANTS, "as published"]}
+    made = {kind: _as_trained(network(arch, kind, width=width)) for kind in [*VARIANTS, "as published"]}
     if checkout is not None:
         made["the authors' layer"] = network(arch, "the authors' layer", checkout, width)
     return made
+
+
+def _as_trained(model: nn.Module) -> nn.Module:
+    """Channels last in memory, as ``training.fit`` has a network; the weights of the authors' layer cannot lie so."""
+    return model.to(memory_format=torch.channels_last)
 
 
 def steps(compared: dict[str, nn.Module], *, batch_size: int = 128, rounds: int = 5, device: str = "cpu") -> Record:
     """Time and memory of a training step of some networks, BN among them, on 32 x 32 pictures."""
     torch.manual_seed(0)
     x, labels = _pictures(batch_size, device), torch.randint(10, (batch_size,), device=device)
-    compared = {name: model.to(device, memory_format=torch.channels_last) for name, model in compared.items()}  # type: ignore[call-overload]
+    compared = {name: model.to(device) for name, model in compared.items()}
     every = {name: _begin_amortising(model) for name, model in compared.items()}
     with _quietly():
         actions = {name: _repeated(training_step(model, x, labels), every[name]) for name, model in compared.items()}
@@ -364,7 +369,7 @@ def steps(compared: dict[str, nn.Module], *, batch_size: int = 128, rounds: int 
 
 
 def _pictures(batch_size: int, device: str) -> Tensor:
-    """Random ones, channels last in memory, as ``training.fit`` has them and the networks: all are faster so."""
+    """Random ones, channels last in memory, as ``training.fit`` has them: all networks are faster so, and BN most."""
     return torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
 
 
@@ -398,7 +403,7 @@ def layer_stages(
     seconds: dict[str, dict[str, list[float]]] = {"ours": {}, "as published": {}}
     operations = dict.fromkeys(STAGES, 0.0)
     with _quietly():
-        model = build(arch, method="nd", classes=10, width=width).to(device)
+        model = _as_trained(build(arch, method="nd", classes=10, width=width)).to(device)
         for layer, seen in inputs_of(model, x).values():
             for stage, count in predicted(layer, tuple(seen.shape)).items():
                 operations[stage] += count
@@ -491,7 +496,7 @@ def run(
 
 
 def _pair(arch: str, width: float) -> dict[str, nn.Module]:
-    return {kind: network(arch, kind, width=width) for kind in ("BN", "ND")}
+    return {kind: _as_trained(network(arch, kind, width=width)) for kind in ("BN", "ND")}
 
 
 def _compiled(models: dict[str, nn.Module]) -> dict[str, nn.Module]:
