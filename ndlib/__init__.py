@@ -2,7 +2,7 @@
 
     from ndlib import DeconvConv2d, DeconvLinear
 
-The method itself (``functional``, ``layers``) needs torch alone; the other modules load when first used.
+The method itself (``patches``, ``functional``, ``layers``) needs torch alone; the other modules load when first used.
 """
 
 import importlib
