@@ -154,10 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("archs", nargs="*", metavar="ARCH", help=f"such as {' '.join(BENCHED)} (default: these)")
     bench.add_argument("--width", type=float, default=1.0, help="factor on the hidden channels")
     bench.add_argument("--batch-size", type=int, default=128, help="images a step")
-    only = bench.add_mutually_exclusive_group()
-    only.add_argument("--pair", action="store_true", help="only steps with BN and ND, in turns")
-    only.add_argument(
-        "--compile", dest="compiled", action="store_true", help="only these, and both through torch.compile"
+    bench.add_argument(
+        "--compile", dest="compiled", action="store_true", help="only steps with BN and ND, and through torch.compile"
     )
     bench.add_argument("--rounds", type=int, default=5, help="how often each is timed")
     bench.add_argument("--device", default="cpu", help="cpu or cuda")

@@ -457,19 +457,16 @@ class _Fold(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         weight, mean, deconv = ctx.saved_tensors
         patches, (of_weight, of_mean, of_deconv, _) = ctx.patches, ctx.needs_input_grad
-        rows, grad = (_filters(w, deconv, patches) for w in (weight, grad_weight))
-        by_filter, grad_shift = (len(deconv), -1, patches.blocks * rows.shape[-1]), grad_shift.view(len(deconv), -1, 1)
-        grad = torch.addcmul(grad.view(by_filter), grad_shift, _means(mean, patches)).view_as(rows)
-        new_mean = None
-        if of_mean:
-            of_blocks = product(grad_shift.mT, rows.view(by_filter)).view(len(deconv), patches.blocks, -1)
-            new_mean = product(of_blocks if mean.shape[1] > 1 else of_blocks.sum(1, keepdim=True), deconv)
-        return (
-            _unfilters(product(grad, deconv.mT), weight, patches) if of_weight else None,
-            new_mean,
-            product(rows.mT, grad) if of_deconv else None,
-            None,
-        )
+        by_filter, grad_shift = (len(deconv), len(weight) // len(deconv), -1), grad_shift.view(len(deconv), -1, 1)
+        grad = _filters(grad_weight, deconv, patches)
+        grad = torch.addcmul(grad.view(by_filter), grad_shift, _means(mean, patches)).view_as(grad)
+        new_weight = _unfilters(product(grad, deconv.mT), weight, patches) if of_weight else None
+        if not (of_mean or of_deconv):  # where the running averages serve
+            return new_weight, None, None, None
+        rows = _filters(weight, deconv, patches)
+        of_blocks = product(grad_shift.mT, rows.view(by_filter)).view(len(deconv), patches.blocks, -1)
+        new_mean = product(of_blocks if mean.shape[1] > 1 else of_blocks.sum(1, keepdim=True), deconv)
+        return new_weight, new_mean, product(rows.mT, grad) if of_deconv else None, None
 
 
 def _means(mean: Tensor, patches: Patches) -> Tensor:

@@ -161,27 +161,18 @@ def test_a_benchmark_is_written_down_and_printed(tmp_path):
         benchmark.latest(file, "step", "vgg16")
 
 
-def test_two_alone_and_no_place_on_a_disk_in_the_record(tmp_path, capsys):
-    file = tmp_path / "b.jsonl"
-    words = ["bench", "vgg-small", "--pair", "--batch-size", "8", "--rounds", "2", "--out", str(file)]
-    assert __main__.main([*words, "--official", str(tmp_path)]) == 0
-    (pair,) = map(json.loads, file.read_text().splitlines())
-    assert pair["what"] == "pair" and list(pair["seconds"]) == ["BN", "ND"]
-    assert "--official PATH" in pair["command"] and str(tmp_path) not in pair["command"]
-    assert "ND  " in capsys.readouterr().out
-    assert benchmark.latest(file, "pair", "vgg-small") == pair
-
-
-def test_compiled_beside_uncompiled(tmp_path):
+def test_compiled_beside_uncompiled_and_no_place_on_a_disk_in_the_record(tmp_path, capsys):
     file = tmp_path / "b.jsonl"
     words = ["bench", "vgg-small", "--compile", "--batch-size", "8", "--rounds", "1", "--out", str(file)]
     torch.compiler.set_stance("force_eager")  # to compile takes a minute; that it can be done, test_layers.py shows
     try:
-        assert __main__.main(words) == 0
+        assert __main__.main([*words, "--official", str(tmp_path)]) == 0
     finally:
         torch.compiler.set_stance("default")
     record = benchmark.latest(file, "compiled", "vgg-small")
     assert list(record["seconds"]) == list(record["bytes"]) == ["BN", "ND", "BN, compiled", "ND, compiled"]
+    assert "--official PATH" in record["command"] and str(tmp_path) not in record["command"]
+    assert "ND, compiled  " in capsys.readouterr().out
 
 
 def test_a_folded_network_is_the_plain_one():
