@@ -63,9 +63,9 @@ def _full_precision() -> Iterator[None]:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    on_cpu = ONEDNN and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32
+    by_onednn = ONEDNN and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32
     with _full_precision():
-        if not on_cpu or a.shape[:-2].numel() > 1 or b.shape[:-2].numel() > 1:
+        if not by_onednn or a.shape[:-2].numel() > 1 or b.shape[:-2].numel() > 1:
             return a @ b
         # The operator copies a transposed matrix with one thread, where a stack of one is copied with all.
         rows, columns = a[None].contiguous().view(a.shape[-2:]), b.mT.reshape(b.shape[-1], b.shape[-2])

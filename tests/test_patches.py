@@ -75,8 +75,7 @@ def test_moments_in_pieces_are_those_of_all_samples(batch, pooled, in_cache):
 def test_gradient_of_the_folded_weights(kernel, grouping, groups, blocks, means):
     weight = random(4, 6, *kernel).requires_grad_()
     n = weight[0].numel() // blocks
-    mean, root = (random(groups, *s, seed=3).requires_grad_() for s in ((means * n,), (n, n)))
-    mean = mean.detach().view(groups, means, n).requires_grad_()
+    mean, root = (random(groups, rows, n, seed=3).requires_grad_() for rows in (means, n))
 
     def folded(weight, mean, root):
         return fold_weights(weight, None, mean, root, n_blocks=blocks, grouping=grouping)
