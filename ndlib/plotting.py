@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -77,12 +78,75 @@ def use_style() -> None:
 def figure_svg(fig: Figure) -> str:
     """A figure as SVG whose ink, grid and paper a page can set: --figure-ink, --figure-grid, --figure-paper in CSS.
 
-    Photographs and kernels inside keep their colours; grey ones are stored as grey, a third of the size.
+    Photographs and kernels inside keep their colours; grey ones are stored as grey, a third of the size. Figures of
+    lines and text alone hold, unseen, a second form for the width of a telephone: see :func:`inline_figure`.
     """
+    wide = _svg(fig)
+    if any(ax.images for ax in fig.axes):
+        return wide
+    with _narrow(fig):
+        return wide.rstrip().removesuffix("</svg>") + _NARROW + _svg(fig).removeprefix("<svg ") + "</svg>\n"
+
+
+def inline_figure(svg: str, prefix: str, description: str) -> str:
+    """What :func:`figure_svg` made, for a page that holds it itself: the forms beside each other, CSS shows one.
+
+    Args:
+        prefix: of all names inside, since a page may not name two things alike, and every figure has an axes_1.
+        description: for those who do not see it, with its markup escaped.
+    """
+    wide, *narrow = svg[svg.index("<svg ") :].rstrip().split(_NARROW)
+    forms = {"wide": wide + "</svg>", "narrow": "<svg " + narrow[0].removesuffix("</svg>")} if narrow else {"": wide}
+    made = ""
+    for form, drawing in forms.items():
+        drawing = re.sub(r'(id="|href="#|url\(#)', rf"\1{prefix}{form}", drawing)
+        made += f'<svg class="figure {form}" role="img" aria-label="{description}" ' + drawing.removeprefix("<svg ")
+    return made
+
+
+_NARROW = '<svg class="narrow" display="none" '
+_NARROW_WIDTH = 4.2  # inches: on a telephone letters are then three quarters as large as those of the text
+
+
+@contextmanager
+def _narrow(fig: Figure) -> Iterator[None]:
+    """A figure for a telephone: narrower, and with panels that stood side by side below each other."""
+    width, height = fig.get_size_inches()
+    axes = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
+    specs: list[Any] = [ax.get_subplotspec() for ax in axes]
+    hidden, unlabelled = [], []
+    new_height = height
+    if len(axes) > 1 and all(spec.get_gridspec().nrows == 1 for spec in specs):
+        lines = max(sum(1 + label.get_text().count("\n") for label in ax.get_yticklabels()) for ax in axes)
+        new_height = len(axes) * min(height, max(2.9, 0.3 * lines))
+        column = fig.add_gridspec(len(axes), 1)
+        for ax, spec in zip(axes, specs, strict=True):
+            ax.set_subplotspec(column[spec.colspan.start])
+            if not ax.yaxis.get_tick_params()["labelleft"]:  # it shared those of the panel before it
+                hidden.append(ax)
+                ax.tick_params(labelleft=True)
+                if not ax.get_ylabel():
+                    unlabelled.append(ax)
+                    ax.set_ylabel(axes[0].get_ylabel())
+    fig.set_size_inches(_NARROW_WIDTH, new_height)
+    try:
+        yield
+    finally:
+        fig.set_size_inches(width, height)
+        for ax, spec in zip(axes, specs, strict=True):
+            ax.set_subplotspec(spec)
+        for ax in hidden:
+            ax.tick_params(labelleft=False)
+        for ax in unlabelled:
+            ax.set_ylabel("")
+
+
+def _svg(fig: Figure) -> str:
     buffer = io.StringIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    svg = buffer.getvalue()
     # Matplotlib's rule is one for everything, *{...}, and a figure that is part of a page would style the whole page.
-    svg = re.sub(r"<style[^>]*>\*\{[^}]*\}</style>", "", buffer.getvalue())
+    svg = re.sub(r"<style[^>]*>\*\{[^}]*\}</style>", "", svg[svg.index("<svg ") :])
     svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
     for name, color in (("ink", INK), ("grid", GRID), ("paper", PAPER)):
         svg = svg.replace(color.lower(), f"var(--figure-{name}, {color})")

@@ -15,6 +15,8 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
 
+from ndlib.plotting import inline_figure
+
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # 2 MB of the wheel's 24
 THEME = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static"
@@ -110,11 +112,7 @@ def inline_figures(app: Sphinx, page: str, template: str, context: dict[str, Any
         source = sources.get(found["name"])
         if source is None:
             return found.group()
-        svg = source.read_text()
-        svg = svg[svg.index("<svg ") + len("<svg ") :]
-        # A page may not name two things alike, and every figure has an axes_1.
-        svg = re.sub(r'(id="|href="#|url\(#)', rf"\1f{found['name'][:8]}-", svg)
-        return f'<svg class="figure" role="img" aria-label="{found["alt"]}" {svg}'
+        return inline_figure(source.read_text(), f"f{found['name'][:8]}-", found["alt"])
 
     if "body" in context:
         body = FIGURE.sub(replace, context["body"])

@@ -14,7 +14,7 @@ import traitlets
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..plotting import figure_svg
+from ..plotting import figure_svg, inline_figure
 
 
 class Array(traitlets.TraitType[NDArray[np.floating[Any]], Any]):
@@ -59,20 +59,12 @@ class BookWidget(anywidget.AnyWidget):
         # Inside a script element nothing but "</script" and "<!--" has a meaning, and neither can stand without "<".
         data = json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         prefix = f"nd-{hashlib.sha256(data.encode()).hexdigest()[:8]}-"
+        still = inline_figure(figure_svg(self.still()), prefix, html.escape(self.describe()))
         return (
-            f'<div class="nd-mount" data-widget="{self._name}">\n<div class="nd-still">{self._still_svg(prefix)}\n'
+            f'<div class="nd-mount" data-widget="{self._name}">\n<div class="nd-still">{still}\n'
             "<p>A still picture. With scripts switched on, it can be played with.</p></div>\n"
             f'<script type="application/json">{data}</script>\n</div>'
         )
-
-    def _still_svg(self, prefix: str) -> str:
-        figure = self.still()
-        svg = figure_svg(figure)
-        svg = svg[svg.index("<svg ") + len("<svg ") :]
-        # A page may not name two things alike, and every figure has an axes_1.
-        for mark in ('id="', 'href="#', "url(#"):
-            svg = svg.replace(mark, mark + prefix)
-        return f'<svg class="figure" role="img" aria-label="{html.escape(self.describe())}" {svg}'
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**options)

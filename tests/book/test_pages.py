@@ -40,16 +40,19 @@ def fits(page, width):
 
 
 def figures_are_described_and_honest(page):
-    figures = """[...document.querySelectorAll("main img, main svg.figure")].map(f => ({
+    figures = """[...document.querySelectorAll("main img, main svg.figure")]
+        .filter(f => f.checkVisibility()).map(f => ({
         html: f.outerHTML.slice(0, 200),
         text: f.getAttribute("alt") || f.getAttribute("aria-label") || "",
         width: f.getBoundingClientRect().width,
         loaded: f.tagName === "svg" || f.naturalWidth > 0,
         filter: getComputedStyle(f).filter,
+        letters: f.matches(".wide, .narrow") ? 11 * f.getBoundingClientRect().width / f.viewBox.baseVal.width : null,
     }))"""
     for figure in page.evaluate(figures):
         assert len(figure["text"]) > 20, figure["html"]
         assert figure["width"] > 200 and figure["loaded"] and figure["filter"] == "none", figure
+        assert figure["letters"] is None or figure["letters"] > 10, figure
     assert page.locator("main svg style").count() == 0  # it would style more than its own figure
 
 

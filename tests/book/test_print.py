@@ -17,7 +17,7 @@ def test_chapter_on_paper(visit, address, theme):
     for hidden in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", ".copybtn", ".nd-widget"):
         assert page.locator(hidden).count() > 0
         assert page.locator(f"{hidden}:visible").count() == 0, hidden
-    assert page.locator(".nd-mount svg.figure").bounding_box()["width"] > 300
+    assert page.locator(".nd-mount svg.figure:visible").bounding_box()["width"] > 300
     assert "interactive" in page.evaluate("getComputedStyle(document.querySelector('.nd-mount'), '::after').content")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -67,7 +67,7 @@ def test_still_picture_without_scripts(browser, own, name):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{own}/{name}.html")
-    picture = page.locator(".nd-mount svg.figure")
+    picture = page.locator(".nd-mount svg.figure:visible")
     assert picture.is_visible() and len(picture.get_attribute("aria-label")) > 60
     assert picture.bounding_box()["width"] > 300
     assert page.get_by_text("A still picture. With scripts switched on").is_visible()
@@ -86,7 +86,7 @@ def test_a_widget_that_fails_leaves_its_picture_and_says_so(browser, own, name, 
     message.wait_for()
     reason = "no script for the widget" if fault == "missing" else "out of order"
     assert reason in message.inner_text() and "still" in message.inner_text()
-    assert page.locator(".nd-mount svg.figure").is_visible()
+    assert page.locator(".nd-mount svg.figure:visible").is_visible()
     page.close()
 
 
@@ -96,7 +96,7 @@ def test_widgets_wait_until_they_are_near(visit, own):
     page.goto(f"{own}/newton-schulz.html")
     page.wait_for_timeout(500)
     assert page.locator(".nd-mount[data-ready]").count() == 0
-    assert page.locator(".nd-mount svg.figure").count() == 1
+    assert page.locator(".nd-mount svg.figure:visible").count() == 1
     page.locator(".nd-mount").scroll_into_view_if_needed()
     page.locator(".nd-mount[data-ready]").wait_for()
 
