@@ -1,7 +1,7 @@
 """What deconvolution costs: counted, and measured beside batch normalisation in one process.
 
 Times on a shared machine wander. Everything here is therefore measured in turns, and what is reported first is a
-ratio: the median over the rounds of one action's time by the other's in the same round, with its quartiles.
+ratio, with the bounds that the quartiles give it.
 """
 
 from __future__ import annotations
@@ -85,6 +85,17 @@ def spread(values: list[float]) -> Spread:
 def ratio(seconds: dict[str, list[float]], name: str, baseline: str) -> Spread:
     """How many times as long as the baseline an action took, round by round."""
     return spread([a / b for a, b in zip(seconds[name], seconds[baseline], strict=True)])
+
+
+def price(record: Record, kind: str) -> Spread:
+    """Time of a step of one kind in a record of :func:`steps`, BN = 1: the ratio of the medians, and of the quartiles.
+
+    The times of BN itself wander with the state of memory, by more than two kinds often differ. So there is one time of
+    BN for all, the median over all its pairs, and the bounds take the upper quartile of the one with the lower of the
+    other.
+    """
+    own, bn = (Spread(*record["seconds"][name]) for name in (kind, "BN"))
+    return Spread(own.median / bn.median, own.low / bn.high, own.high / bn.low)
 
 
 def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
@@ -359,7 +370,7 @@ def steps(kinds: Networks, *, batch_size: int = 128, rounds: int = 5, device: st
     torch.manual_seed(0)
     x, labels = _pictures(batch_size, device), torch.randint(10, (batch_size,), device=device)
     taken: dict[str, list[float]] = {"BN": []}
-    ratios, memory = {"BN": spread([1.0])}, dict[str, int]()
+    memory: dict[str, int] = {}
     for kind in kinds:
         if kind == "BN":
             continue
@@ -370,14 +381,12 @@ def steps(kinds: Networks, *, batch_size: int = 128, rounds: int = 5, device: st
             found = interleaved(actions, rounds, device=device)
             memory |= {name: _memory(model, x, labels, device) for name, model in pair.items()}
         seconds = {name: [s / every[name] for s in values] for name, values in found.items()}
-        ratios[kind] = ratio(seconds, kind, "BN")
         taken["BN"] += seconds["BN"]
         taken[kind] = seconds[kind]
     return {
         "batch_size": batch_size,
         "rounds": rounds,
         "seconds": {name: spread(values) for name, values in taken.items()},
-        "ratio_to_bn": ratios,
         "bytes": memory,
     }
 
@@ -534,8 +543,9 @@ def table(record: Record) -> str:
     lines = [f"{record['what']}, {record['arch']} x {record['width']:g}, batch {record['batch_size']}"]
     lines[0] += f", {record['rounds']} rounds, {record['device']}"
     if record["what"] in ("step", "compiled"):
-        lines.append(f"  {'':22}{'times BN':>10}{'quartiles':>16}{'ms a step':>12}{'MB kept':>10}{'times BN':>10}")
-        for name, (median, low, high) in record["ratio_to_bn"].items():
+        lines.append(f"  {'':22}{'times BN':>10}{'between':>16}{'ms a step':>12}{'MB kept':>10}{'times BN':>10}")
+        for name in record["seconds"]:
+            median, low, high = price(record, name)
             kept, of_bn = record["bytes"][name] / 1e6, record["bytes"][name] / record["bytes"]["BN"]
             milliseconds = 1000 * record["seconds"][name][0]
             lines.append(

@@ -30,6 +30,11 @@ def test_ratios_are_taken_round_by_round():
     assert spread([7.0]) == (7.0, 7.0, 7.0)
 
 
+def test_a_price_has_one_time_of_bn_and_its_bounds_from_both():
+    record = {"seconds": {"BN": [2.0, 1.0, 4.0], "ND": [6.0, 5.0, 8.0]}}  # median, quartiles
+    assert benchmark.price(record, "ND") == (3.0, 5 / 4, 8.0)
+
+
 def test_kept_bytes_by_hand():
     linear = nn.Linear(100, 50)
     x = torch.randn(8, 100, requires_grad=True)
@@ -142,7 +147,7 @@ def test_a_benchmark_is_written_down_and_printed(tmp_path):
     records = [json.loads(line) for line in file.read_text().splitlines()]
     assert [r["what"] for r in records] == ["step", "stages", "folded inference"]
     step, stages, inference = records
-    assert step["ratio_to_bn"]["BN"] == [1, 1, 1]
+    assert benchmark.price(step, "BN").median == 1
     assert step["bytes"]["as published"] > step["bytes"]["ND"]
     net = models.build("vgg-small", method="nd", classes=10, width=0.5)
     layers = benchmark.inputs_of(net, torch.randn(8, 3, 32, 32)).values()
