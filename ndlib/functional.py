@@ -54,12 +54,30 @@ def add_product(onto: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    precision = torch.get_float32_matmul_precision()
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # somebody has set it for a backend, PyTorch's newer way, which cannot be mixed with this one
+        with _full_precision_of_backends():
+            yield
+        return
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def _full_precision_of_backends() -> Iterator[None]:
+    backends: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

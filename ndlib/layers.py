@@ -65,7 +65,7 @@ class Options(TypedDict, total=False):
         freeze_after: training step after which the running averages are used and left alone: None, never.
         detach_root: True lets no gradient through D (through mu it still flows): False.
         process_group: a group of ``torch.distributed`` whose processes share mean and covariance: None, each its
-            own. ``torch.distributed.group.WORLD`` for all.
+            own. ``"world"`` for all there are when a step is taken.
     """
 
     eps: float
@@ -78,7 +78,7 @@ class Options(TypedDict, total=False):
     update_every: int
     freeze_after: int | None
     detach_root: bool
-    process_group: dist.ProcessGroup | None
+    process_group: dist.ProcessGroup | Literal["world"] | None
 
 
 PUBLISHED: Options = {
@@ -142,16 +142,30 @@ def block_size_for(features: int, block_size: int) -> int:
 
 
 def _check_options(options: Options) -> None:
+    unknown = sorted(options.keys() - PUBLISHED.keys())
+    if unknown:
+        raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(sorted(PUBLISHED))}")
     for name, choices in (("grouping", Grouping), ("centering", Centering), ("running", Running)):
         if options[name] not in get_args(choices):  # type: ignore[literal-required]
             raise ValueError(f"{name} must be one of {get_args(choices)}, got {options[name]!r}")  # type: ignore[literal-required]
     if not 0 < options["momentum"] <= 1:
         raise ValueError(f"momentum must be positive and at most 1, got {options['momentum']}")
-    if options["update_every"] < 1:
-        raise ValueError(f"update_every must be at least 1, got {options['update_every']}")
-    if options["freeze_after"] is not None and options["freeze_after"] < 1:
-        raise ValueError(f"freeze_after must be None or at least 1, got {options['freeze_after']}")
+    every, last = options["update_every"], options["freeze_after"]
+    if not (isinstance(every, int) and every >= 1):
+        raise ValueError(f"update_every must be a whole number and at least 1, got {every}")
+    if not (last is None or (isinstance(last, int) and last >= 1)):
+        raise ValueError(f"freeze_after must be None or a whole number and at least 1, got {last}")
     inverse_sqrt(torch.eye(1, device="cpu"), solver=options["solver"], n_iter=options["n_iter"], eps=options["eps"])
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def _in_backward() -> bool:
+    """Whether autograd is at work: then ``torch.utils.checkpoint`` computes a forward pass that has been already."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 class Deconvolution(nn.Module):
@@ -171,7 +185,8 @@ class Deconvolution(nn.Module):
         _check_options(options)
         self.columns, self.n_groups, self.n_blocks, self.options = columns, n_groups, n_blocks, options
         self._steps = 0  # num_batches_tracked on the host, which must not wait for the device; see _begin_step
-        self._root_is_stale = False
+        self._measures = True  # whether the present step measures its batch
+        self._root_of: tuple[Tensor, int | None] | None = None  # the covariance that running_deconv is the root of
         self._warned_of_few_rows = False
         means = n_groups * (n_blocks if options["centering"] == "per-block" else 1)
         square = (columns, columns) if n_groups == 1 else (n_groups, columns, columns)
@@ -184,7 +199,11 @@ class Deconvolution(nn.Module):
             self.register_buffer("running_cov", torch.zeros(square, **kind))
             self.register_buffer("running_weight", torch.zeros((), **kind))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long, device=device))
-        self.register_buffer("nonfinite", torch.zeros((), dtype=torch.bool, device=device), persistent=False)
+        self._reset_nonfinite(device)
+
+    def _reset_nonfinite(self, device: Device) -> None:
+        # Whole numbers can be averaged with all other buffers, as torch.optim.swa_utils does; truth values cannot.
+        self.register_buffer("nonfinite", torch.zeros((), dtype=torch.uint8, device=device), persistent=False)
 
     def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
         """A batch, and which of its patches the moments are estimated from."""
@@ -206,8 +225,16 @@ class Deconvolution(nn.Module):
         """Check the input of a training step and count it, and tell whether this batch is to be measured."""
         if not self.training:
             return False
+        if _in_backward():  # a step is computed once more, for torch.utils.checkpoint
+            return self._measures
         self._check_input(x)
         self.num_batches_tracked += 1
+        measures = self._count_step()
+        if not torch.compiler.is_compiling():  # for which a value to remember is a value to compile for
+            self._measures = measures
+        return measures
+
+    def _count_step(self) -> bool:
         every, last = self.options["update_every"], self.options["freeze_after"]
         # torch.compile makes a step anew for every value of a number that it depends on. So steps are counted only as
         # long as something depends on their number, and round in a circle when only its remainder matters.
@@ -219,7 +246,11 @@ class Deconvolution(nn.Module):
         if last is None and step >= WARM_UP + every:
             step = WARM_UP + (step - WARM_UP) % every
         self._steps = step + 1
-        return step < WARM_UP or step % every == 0
+        return self._is_measured(step)
+
+    def _is_measured(self, step: int) -> bool:
+        every, last = self.options["update_every"], self.options["freeze_after"]
+        return (last is None or step < last) and (step < WARM_UP or step % every == 0)
 
     def batch_whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and root of this batch, shapes as :meth:`whitening`, which enter the running averages."""
@@ -230,12 +261,15 @@ class Deconvolution(nn.Module):
             averaged["running_deconv"] = root
         else:
             averaged |= {"running_cov": cov, "running_weight": torch.ones_like(self.get_buffer("running_weight"))}
-            self._root_is_stale = True
         self._remember(averaged)
+        if self.options["running"] == "covariance" and not self._is_measured(self._steps):
+            self._take_root()  # now, for the next step, since a compiled one does not ask for it
         return mean, root
 
     def _remember(self, averaged: dict[str, Tensor]) -> None:
         """Let the values of the batch just measured enter the running averages."""
+        if _in_backward():
+            return
         every = 1 if self._steps <= WARM_UP else self.options["update_every"]
         momentum = 1 - (1 - self.options["momentum"]) ** every
         with torch.no_grad():
@@ -249,7 +283,7 @@ class Deconvolution(nn.Module):
 
     def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (groups, 1 or blocks, n) and the matrix (groups, n, n) whose inverse root whitens this batch."""
-        centering, group = self.options["centering"], self.options["process_group"]
+        centering, group = self.options["centering"], self.group
         batch, patches = self.sampled(x)
         rows, pooled = patches.rows(batch), centering != "per-block"
         self._check_rows(rows * patches.blocks)
@@ -263,26 +297,61 @@ class Deconvolution(nn.Module):
     def running_whitening(self) -> tuple[Tensor, Tensor]:
         """Mean and root of the running averages, shapes as :meth:`whitening`; (0, I) before any training step."""
         mean = self.running_mean.view(self.n_groups, -1, self.columns)
-        if self._root_is_stale:
-            self._refresh_root()
         if self.options["running"] == "covariance":
+            self._refresh_root()
             weight = self.get_buffer("running_weight")
             mean = mean / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # 0 / 0 before the first batch
         return mean, self.running_deconv.view(self.n_groups, self.columns, self.columns)
 
     def _refresh_root(self) -> None:
-        """Take the root of the averaged covariance, once after the average has changed."""
-        self._root_is_stale = False
+        """Take the root of the averaged covariance if this is another than that of the root at hand.
+
+        Another tensor, or one that was written to since: a moving average of models, ``functional_call`` and others
+        change buffers without asking the layer.
+        """
+        if torch.compiler.is_compiling() or self._root_is_fresh():
+            return
+        self._take_root()
+
+    def _take_root(self) -> None:
+        cov, weight = self.get_buffer("running_cov"), self.get_buffer("running_weight")
+        started, eye = weight > 0, torch.eye(self.columns, dtype=cov.dtype, device=cov.device)
         with torch.no_grad():
-            cov = self.get_buffer("running_cov") / self.get_buffer("running_weight")
-            root = self.root(cov.view(self.n_groups, self.columns, self.columns))
-            self.running_deconv.copy_(root.view_as(self.running_deconv))
+            average = torch.where(started, cov / weight, eye)
+            root = self.root(average.view(self.n_groups, self.columns, self.columns))
+            self.running_deconv.copy_(torch.where(started, root.view_as(cov), eye))
+        if not torch.compiler.is_compiling():
+            self._root_of = cov, _version(cov)
+
+    def _root_is_fresh(self) -> bool:
+        cov = self.get_buffer("running_cov")
+        return self._root_of is not None and self._root_of[0] is cov and self._root_of[1] == _version(cov)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if not mode and self._root_is_stale:  # now rather than in the first evaluation, which may be compiled
+        # Now rather than in the first evaluation, which may be compiled.
+        if not mode and self.options["running"] == "covariance" and not self.running_mean.is_meta:
             self._refresh_root()
         return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # To another device or type go the covariance and its root alike; of halved numbers none would be taken well.
+        fresh = self.options["running"] == "covariance" and self._root_is_fresh()
+        super()._apply(fn, recurse)
+        if fresh:
+            cov = self.get_buffer("running_cov")
+            self._root_of = cov, _version(cov)
+        return self
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The processes that share mean and covariance in this step."""
+        group = self.options["process_group"]
+        if group != "world":
+            return group
+        if not dist.is_initialized():
+            raise RuntimeError(f'{self}: process_group="world" needs torch.distributed.init_process_group first')
+        return dist.group.WORLD
 
     def root(self, cov: Tensor) -> Tensor:
         """The inverse root of a covariance, shape (groups, n, n), by the layer's solver; checked."""
@@ -310,6 +379,8 @@ class Deconvolution(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         x = x.detach()
+        if x.numel() == 0:
+            return  # measuring it fails, and says why
         low, high = torch.aminmax(x if x.is_contiguous() else x.movedim(1, -1))  # it would copy channels last
         finite = (low - low) == (high - high)  # 0 if finite, else NaN, which equals nothing
         if not on_cpu(x):
@@ -353,12 +424,16 @@ class Deconvolution(nn.Module):
         # The authors' checkpoints, and plain ones, have no such count.
         state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        if not self.num_batches_tracked.is_meta:
-            self._steps = int(self.num_batches_tracked)
-            if self.options["running"] == "covariance":
-                self._root_is_stale = self._steps > 0
-                self.running_deconv.copy_(torch.eye(self.columns))  # until a root is taken
-            self.train(self.training)
+        device = self.running_mean.device
+        if device.type == "meta":
+            return
+        # What a checkpoint does not hold may still lie on the meta device, or in memory that nobody filled.
+        self._reset_nonfinite(device)
+        self._steps = int(self.num_batches_tracked)
+        if self.options["running"] == "covariance":
+            self.running_deconv = torch.empty_like(self.get_buffer("running_cov"))
+            self._root_of = None
+        self.train(self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Deconvolution:
         group = self.options["process_group"]
@@ -437,7 +512,7 @@ class _DeconvConv(Deconvolution, nn.modules.conv._ConvNd):
             pixels = x.movedim(1, -1).reshape(-1, x.shape[1])
             step = math.prod(strides)
             if step > 1:
-                before, _ = rows_before(len(pixels), self.options["process_group"], x.device)
+                before, _ = rows_before(len(pixels), self.group, x.device)
                 pixels = pixels[-before % step :: step]
             return pixels, Patches(**columns)
         pads = tuple(self._reversed_padding_repeated_twice)
@@ -512,7 +587,7 @@ class DeconvLinear(Deconvolution, nn.Linear):
         options: see :class:`.Options`.
 
     Shape:
-        Input (..., in_features), output (..., out_features).
+        Input (N, ..., in_features), output (N, ..., out_features).
 
     Raises:
         ValueError, FloatingPointError: as :class:`.DeconvConv2d`.
@@ -542,7 +617,7 @@ class DeconvLinear(Deconvolution, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-1] != self.in_features:
             raise ValueError(f"input must have shape (N, ..., {self.in_features}), got {tuple(x.shape)}")
-        if x.numel() < self.weight.numel():  # (x - mu) D has fewer rows than D w has columns: multiply that
+        if 0 < x.numel() < self.weight.numel():  # (x - mu) D has fewer rows than D w has columns: multiply that
             return F.linear(self.whitened(x), self.weight, self.bias)
         return F.linear(x, *self.folded(x, self.weight, self.bias))
 
@@ -626,14 +701,14 @@ class ChannelDeconv(Deconvolution):
         if self.options["centering"] == "per-block":
             return pixels[:, ::step].T, Patches(blocks=self.n_blocks, grouping=self.options["grouping"])
         blocks = self._blocks(pixels)
-        before, total = rows_before(pixels.shape[1], self.options["process_group"], x.device)
+        before, total = rows_before(pixels.shape[1], self.group, x.device)
         chosen = [blocks[:, g, -(g * total + before) % step :: step] for g in range(self.n_blocks)]
         return torch.cat(chosen, 1).T, Patches()
 
     def _measure_rest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         values = x[:, x.shape[1] - self.rest :].flatten(1)[:, :: self._step(x)].reshape(-1, 1)
         mean, var = moments(values.to(torch.promote_types(values.dtype, torch.float32)))
-        group, n = self.options["process_group"], len(values)
+        group, n = self.group, len(values)
         if group is not None:
             mean, var = synchronise(mean, var, n, group)
             n = rows_before(n, group, x.device)[1]

@@ -270,7 +270,7 @@ def _shared(model: nn.Module, device: torch.device) -> nn.Module:
     """The model as one of several processes trains it."""
     for module in model.modules():
         if isinstance(module, Deconvolution):
-            module.options = {**module.options, "process_group": dist.group.WORLD}
+            module.options = {**module.options, "process_group": "world"}
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)

@@ -402,14 +402,14 @@ def test_half_precision_layers_measure_in_single(dtype):
         torch.testing.assert_close(half, single)
 
 
-@pytest.fixture
-def precisions(monkeypatch):
+@pytest.fixture(params=["for all", "for a backend"])  # PyTorch's two ways, which it lets nobody mix
+def precisions(request, monkeypatch):
     """With TF32 allowed: a list, and a function from whose call on it gets the setting that each product meets."""
     seen = []
 
     def spied(original):
         def spy(*args, **kwargs):
-            seen.append(torch.get_float32_matmul_precision())
+            seen.append(torch.backends.cuda.matmul.fp32_precision)
             return original(*args, **kwargs)
 
         return spy
@@ -418,10 +418,17 @@ def precisions(monkeypatch):
         for name in ("__matmul__", "baddbmm_"):
             monkeypatch.setattr(torch.Tensor, name, spied(getattr(torch.Tensor, name)))
 
-    torch.set_float32_matmul_precision("high")
+    backend = torch.backends.cuda.matmul
+    if request.param == "for all":
+        torch.set_float32_matmul_precision("high")
+    else:
+        backend.fp32_precision = "tf32"
     yield seen, watch
-    assert torch.get_float32_matmul_precision() == "high"
-    torch.set_float32_matmul_precision("highest")
+    assert backend.fp32_precision == "tf32"
+    if request.param == "for all":
+        assert torch.get_float32_matmul_precision() == "high"
+        torch.set_float32_matmul_precision("highest")
+    backend.fp32_precision = "none"
 
 
 def test_tf32_is_off_for_moments_and_root(precisions):
@@ -433,7 +440,7 @@ def test_tf32_is_off_for_moments_and_root(precisions):
     for solver in ("newton_schulz", "eigh"):
         inverse_sqrt(moments(x)[1], solver=solver).sum().backward()
     assert len(seen) > 40
-    assert set(seen) == {"highest"}
+    assert set(seen) == {"ieee"}
 
 
 @pytest.mark.parametrize("running", ["root", "covariance"])
@@ -541,7 +548,7 @@ def test_tf32_is_off_for_moments_and_root_of_a_compiled_step(precisions, forbid_
     watch()  # only now, since to compile the spy fails; what the graph calls by itself does not come by it
     compiled(x).sum().backward()
     assert len(seen) > 20
-    assert set(seen) == {"highest"}
+    assert set(seen) == {"ieee"}
 
 
 OFFICIAL = os.environ.get("NDLIB_OFFICIAL")
