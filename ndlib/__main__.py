@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import ledger, runs
 from .data import DatasetError
 from .layers import parse_option
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--augment", choices=AUGMENTATIONS, default="crop-flip", help="of the training images")
     train.add_argument("--loss", choices=LOSSES, default="cross-entropy", help="what is made small")
     train.add_argument("--precision", choices=PRECISIONS, default="float32", help="of all but the roots")
-    train.add_argument("--device", default="cpu", help="cpu or cuda")
+    train.add_argument("--device", type=_device, default="cpu", help="cpu or cuda")
     train.add_argument("--ledger", type=Path, help="JSON lines file to add to (default: data/results/DATASET.jsonl)")
     train.add_argument("--resume", action="store_true", help="go on where this run was interrupted, if it was")
     train.add_argument("--save-weights", type=Path, help="also write the trained network, half precision, .npz")
@@ -106,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     sweep.add_argument("file", type=Path, metavar="FILE.toml", help="the runs, see help(ndlib.runs)")
-    sweep.add_argument("--device", default="cpu", help="cpu or cuda")
+    sweep.add_argument("--device", type=_device, default="cpu", help="cpu or cuda")
     sweep.add_argument("--ledger", type=Path, help="JSON lines file to add to (default: data/results/FILE.jsonl)")
     sweep.add_argument("--list", action="store_true", help="show what is there and what is to be run, and stop")
 
@@ -131,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--weight-decay", type=float, default=1e-4, help="L2 penalty")
     segment.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation")
     segment.add_argument("--workers", type=int, default=0, help="processes that read pictures")
-    segment.add_argument("--device", default="cpu", help="cpu or cuda")
+    segment.add_argument("--device", type=_device, default="cpu", help="cpu or cuda")
     segment.add_argument("--out", type=Path, default=Path("data/segmentation.jsonl"), help="JSON lines file to add to")
 
     models = commands.add_parser(
@@ -153,12 +155,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("archs", nargs="*", metavar="ARCH", help=f"such as {' '.join(BENCHED)} (default: these)")
     bench.add_argument("--width", type=float, default=1.0, help="factor on the hidden channels")
-    bench.add_argument("--batch-size", type=int, default=128, help="images a step")
+    bench.add_argument("--batch-size", type=_positive, default=128, help="images a step")
     bench.add_argument(
         "--compile", dest="compiled", action="store_true", help="only steps with BN and ND, and through torch.compile"
     )
-    bench.add_argument("--rounds", type=int, default=5, help="how often each is timed")
-    bench.add_argument("--device", default="cpu", help="cpu or cuda")
+    bench.add_argument("--rounds", type=_positive, default=5, help="how often each is timed")
+    bench.add_argument("--device", type=_device, default="cpu", help="cpu or cuda")
     bench.add_argument(
         "--official", type=Path, metavar="PATH", help="a checkout of the authors' repository, compared too"
     )
@@ -202,6 +204,32 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"unknown device {text!r}; there are cpu and cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"ndlib does not run on {text!r}; choose cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"there is no GPU {text!r} that this PyTorch can use; choose cpu")
+    return text
+
+
+def _refuse_unwritable(*files: Path | None) -> None:
+    """Raise ValueError if one of these files cannot be written, before hours of work that would be lost; make none."""
+    for file in filter(None, files):
+        there = next(place for place in (file, *file.absolute().parents) if place.exists())
+        if there.is_dir() == (there is file) or not os.access(there, os.W_OK):
+            raise ValueError(f"{file} cannot be written; name a file in a folder that can be")
+
+
 def _models(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
     from .models import summary
 
@@ -214,6 +242,10 @@ def _bench(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     chosen["archs"] = chosen["archs"] or list(BENCHED)
     for arch in chosen["archs"]:
         one_of("architecture", arch, ARCHITECTURES)
+    _refuse_unwritable(chosen["out"])
+    checkout = chosen["official"]
+    if checkout and not chosen["compiled"] and not (checkout / "models" / "deconv.py").exists():  # not after an hour
+        raise ValueError(f"{checkout} is no checkout of yechengxi/deconvolution: it has no models/deconv.py")
     # A place on somebody's disk does not belong into the record.
     places = ("--official", "--out")
     words = ["PATH" if before in places else word for before, word in zip(["", *arguments], arguments, strict=False)]
@@ -225,6 +257,7 @@ def _train(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     weights, file, device, resume = (chosen.pop(name) for name in ("save_weights", "ledger", "device", "resume"))
     settings = runs.Settings(**chosen | {"options": dict(chosen["options"])})
     file = file or Path("data", "results", f"{settings.dataset}.jsonl")
+    _refuse_unwritable(file, weights)
     command = ["python", "-m", "ndlib", *(word for word in arguments if word != "--resume")]
     with _processes(device) as (first, device):
         checkpoint = runs.checkpoint_of(settings, file, resume=resume)
@@ -244,6 +277,7 @@ def _sweep(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
     if chosen["list"]:
         yield from runs.overview(wanted, file)
         return
+    _refuse_unwritable(file)
     with _processes(chosen["device"]) as (first, device):
         for line in runs.sweep(wanted, file, device=device, first=first):
             if first:
@@ -258,6 +292,7 @@ def _segment(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
         print(f"epoch {entry['epoch']}: loss {entry['loss']:.3f}, {scores}", flush=True)
 
     folder, file = chosen.pop("data"), chosen.pop("out")
+    _refuse_unwritable(file)
     command = shlex.join(["python", "-m", "ndlib", *arguments])
     record = segmentation.run(folder, command=command, report=report, **chosen)
     ledger.append_line(file, record)
@@ -293,6 +328,7 @@ def _statistics(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     from . import image_statistics, kernels
 
     file = chosen["out"]
+    _refuse_unwritable(file)
     if chosen["merge"]:
         if chosen["sizes"] or chosen["orders"]:
             raise ValueError("--merge takes what the two files hold: leave out --sizes and --orders")

@@ -4,8 +4,11 @@ back (:func:`fold`)."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import operator
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 import torch
@@ -39,8 +42,19 @@ ELEMENTWISE = (
     *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
 )
 ELEMENTWISE_FUNCTIONS = {F.relu, F.silu, F.gelu, F.sigmoid, F.hardswish, F.hardsigmoid, F.dropout, torch.relu}
+# Layers without a module: what they give out is not what went in, normalised as it was.
+WEIGHTED_FUNCTIONS = {
+    *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+    *(torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"),
+}
+SHAPES = {"shape", "ndim", "size", "dim"}  # of a tensor: its values go nowhere by way of these
+HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
+    *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook"),
+)
 
-
+WHITENED = "a layer behind it whitens its input"
+NOT_WHITENED = "no converted layer takes its output; stays as it is"
 UNKNOWN = "what it follows cannot be told without a trace; stays as it is"
 NOT_FUSED = "does not directly follow a layer that it can be fused into, and stays as it is"
 
@@ -70,7 +84,7 @@ class Report:
         widths = [max(len(row[i]) for row in cells) for i in range(3)]
         lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:3], widths, strict=True)), row[3]]) for row in cells]
         summary = ", ".join(f"{self.count(action)} {action}" for action in ("converted", "dropped", "kept"))
-        if not self.count("dropped"):
+        if not any("BatchNorm" in r.kind for r in self.rows):
             summary += "; the network has no batch normalisation on its path"
         return "\n".join([*lines, summary])
 
@@ -86,27 +100,63 @@ def convert(
 ) -> tuple[nn.Module, Report]:
     """Deconvolve a network: drop its batch normalisation, whiten the input of every convolution and of the classifier.
 
-    The network is traced with ``torch.fx`` to see what lies on its path. Batch normalisation there becomes
-    ``nn.Identity``, wherever it stands. Convolutions become deconvolution layers with the same weights, and get a
-    bias where they have none, as the shift of the normalisation is gone. The classifier, that is the last linear
-    layer and those that lead to it through activations and dropout only, becomes ``DeconvLinear``. Convolutions
-    that see a single pixel (squeeze-and-excitation) are measured at every image, not at every ninth. All other
-    layers stay. Where tracing fails, every layer counts as lying on the path, and the report says so.
+    The network is traced with ``torch.fx`` to see what lies on its path. Convolutions there become deconvolution layers
+    with the same weights, and get a bias where they have none, as the shift of the normalisation is gone. The
+    classifier, that is the last linear layer and those that lead to it through activations and dropout only, becomes
+    ``DeconvLinear``. Convolutions that see a single pixel (squeeze-and-excitation) are measured at every image, not at
+    every ninth. Batch normalisation becomes ``nn.Identity`` if at least one deconvolution layer takes its output,
+    through activations, pooling, sums, concatenations and whatever else has no weights; of several takers the others
+    then go without. All other layers stay, and so do subclasses of these, which may compute something else. Where
+    tracing fails, every layer counts as lying on the path, and the report says so.
+
+    Forward and backward hooks of a layer pass to the one in its place.
 
     Args:
         net: any module. Untouched, unless ``inplace``.
-        inplace: convert ``net`` itself instead of a copy.
+        inplace: convert ``net`` itself instead of a copy. (A network that is a single layer cannot become another one:
+            the layer that is returned then shares its weights.)
         block_size, sampling_stride: of the convolutions. linear_block_size: of the classifier.
         options: of all layers, see ``layers.Options``.
 
     Returns:
         The network and a :class:`.Report` of what was converted, dropped or kept, and why.
 
+    Raises:
+        ValueError: a lazy layer that is not initialised yet, or what the layers raise for their options.
+
     Source of the placement: Ye et al. 2020, section 4, and the authors' networks.
     """
-    net = net if inplace else copy.deepcopy(net)
+    _check_initialised(net)
+    net = net if inplace else _copied(net)
     sizes = {"block_size": block_size, "linear_block_size": linear_block_size, "sampling_stride": sampling_stride}
-    return net, Report(_converted(net, _Path(net), None, options, **sizes))
+    whole = _with_a_place(net)
+    return _taken_out(net, whole, _converted(whole, _Path(whole), None, options, **sizes))
+
+
+def _check_initialised(net: nn.Module) -> None:
+    lazy = nn.modules.lazy.LazyModuleMixin
+    for name, module in net.named_modules():
+        if isinstance(module, lazy) and module.has_uninitialized_params():  # type: ignore[misc]
+            layer = name or type(module).__name__
+            raise ValueError(f"{layer} is not initialised yet; run the network once before converting it")
+
+
+def _copied(net: nn.Module) -> nn.Module:
+    """A copy, whatever its modules keep of their last forward pass: such tensors cannot be copied with their graph."""
+    kept = [v for m in net.modules() for v in vars(m).values() if isinstance(v, Tensor) and not v.is_leaf]
+    return copy.deepcopy(net, {id(tensor): tensor.detach().clone() for tensor in kept})
+
+
+def _with_a_place(net: nn.Module) -> nn.Module:
+    """The network, a single layer inside another one: only there can it be replaced."""
+    return nn.Sequential(net) if type(net) in DECONV_OF else net
+
+
+def _taken_out(net: nn.Module, whole: nn.Module, rows: list[Row]) -> tuple[nn.Module, Report]:
+    """The network and its report, a single layer taken out of :func:`_with_a_place` again."""
+    if whole is net:
+        return net, Report(rows)
+    return whole.get_submodule("0"), Report([replace(row, name="(the network)") for row in rows])
 
 
 def _converted(
@@ -119,15 +169,18 @@ def _converted(
     linear_block_size: int,
     sampling_stride: int,
 ) -> list[Row]:
-    """Convert a network in place. ``fused``: the normalisations to drop and why; None: all on the path."""
+    """Convert a network in place. ``fused``: the normalisations to drop and why; None: those that a layer replaces."""
+    plans = [(name, m, *_plan(m, path.nodes.get(name), path)) for name, m in net.named_modules()]
+    if fused is None:
+        whitening = {m for _, m, action, _ in plans if action == "converted" or isinstance(m, Deconvolution)}
+        droppable, otherwise = dict.fromkeys(path.leading_to(whitening), WHITENED), NOT_WHITENED
+    else:
+        droppable, otherwise = fused, UNKNOWN if path.failure else NOT_FUSED
     rows = []
-    for name, module in list(net.named_modules(remove_duplicate=True)):
+    for name, module, action, why in plans:
         kind = type(module).__name__
-        action, why = _plan(module, path.nodes.get(name), path)
-        if action == "dropped" and fused is not None:
-            action, why = (
-                ("dropped", fused[module]) if module in fused else ("kept", UNKNOWN if path.failure else NOT_FUSED)
-            )
+        if action == "dropped":
+            action, why = ("dropped", droppable[module]) if module in droppable else ("kept", otherwise)
         if not action:
             continue
         if action == "dropped":
@@ -161,18 +214,23 @@ def _plan(module: Any, nodes: list[fx.Node] | None, path: _Path) -> tuple[str, s
     if not (norm or convolution or isinstance(module, nn.Linear)):
         other = isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm))
         return ("kept", "no batch normalisation") if other else ("", "")
-    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
-        return "kept", "not initialised yet: run the network once before converting it"
+    if type(module) not in (*DECONV_OF, *BATCH_NORMS):
+        return "kept", f"{type(module).__name__} is not a plain layer and may compute something else"
+    if _is_computed(module):
+        return "kept", "a hook makes its weights (weight_norm, spectral_norm, pruning); remove that to convert it"
     if nodes is None and not path.failure:
         return "kept", "not on the traced path"
     if norm:
-        return "dropped", "the next layer whitens its input"
-    if type(module) not in DECONV_OF:
-        return "kept", f"{type(module).__name__} is not a plain layer"
+        return "dropped", ""  # if it may go, which the layers behind it decide
     if isinstance(module, nn.Linear) and not path.is_classifier(module):
         return "kept", "not the classifier"
     calls = len(nodes) if nodes else 1
     return "converted", "" if calls == 1 else f"called {calls} times, each call measured and averaged"
+
+
+def _is_computed(layer: Any) -> bool:
+    """Whether a hook sets weight or bias anew at every call, as the older of torch's reparametrisations do."""
+    return any(name in vars(layer) for name in ("weight", "bias"))
 
 
 def _deconvolved(
@@ -204,18 +262,45 @@ def _deconvolved(
     return layer
 
 
+def _pass_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Forward and backward hooks, in the same dictionaries, so that handles of the old layer remove them here too."""
+    for key in HOOKS:
+        setattr(new, key, getattr(old, key))
+    for number, hook in list(new._forward_pre_hooks.items()):
+        if type(hook).__module__.startswith("torch.nn.utils"):  # it makes weights, which a folded layer has for good
+            del new._forward_pre_hooks[number]
+
+
 def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of another, wherever in the network that one is registered."""
+    """Put a module in the place of another, wherever in the network that one is registered, with its hooks."""
     old = net.get_submodule(name)
+    _pass_hooks(old, module)
     for parent in list(net.modules()):
-        for key, child in parent.named_children():
+        for key, child in list(parent._modules.items()):  # named_children() leaves out what stands there twice
             if child is old:
                 setattr(parent, key, module)
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Deconvolution) or super().is_leaf_module(m, module_qualified_name)
+        layer = isinstance(m, (Deconvolution, nn.modules.conv._ConvNd, nn.Linear, *BATCH_NORMS))  # or a subclass
+        return layer or super().is_leaf_module(m, module_qualified_name)
+
+
+@contextmanager
+def _on_trial(net: nn.Module) -> Iterator[None]:
+    """In training mode and without forward hooks; whatever modules store of what they compute here is forgotten."""
+    own = {m: vars(m) for m in net.modules()}
+    for m, stored in own.items():
+        trial = {k: copy.copy(v) if isinstance(v, (dict, list, set)) else v for k, v in stored.items()}
+        trial |= {"_forward_pre_hooks": OrderedDict(), "_forward_hooks": OrderedDict()}
+        object.__setattr__(m, "__dict__", trial)
+    try:
+        net.train()  # what only training reaches, auxiliary classifiers for instance, belongs to the path
+        yield
+    finally:
+        for m, stored in own.items():
+            object.__setattr__(m, "__dict__", stored)
 
 
 class _Path:
@@ -225,10 +310,9 @@ class _Path:
         self.nodes: dict[str, list[fx.Node]] = {}
         self.failure = ""
         self.modules = dict(net.named_modules())
-        modes = {m: m.training for m in net.modules()}
-        net.train()  # what only training reaches, auxiliary classifiers for instance, belongs to the path
         try:
-            self.graph = _Tracer().trace(net)
+            with _on_trial(net):
+                self.graph = _Tracer().trace(net)
         except Exception as error:  # whatever a model's forward raises when it is traced
             self.failure = f"{type(error).__name__}: {error}".splitlines()[0]
         else:
@@ -236,9 +320,6 @@ class _Path:
             for node in self.graph.nodes:
                 if node.op == "call_module":
                     self.nodes.setdefault(names[self.modules[str(node.target)]], []).append(node)
-        finally:
-            for m, training in modes.items():
-                m.training = training
         self.classifier = self._find_classifier()
 
     def call_of(self, node: fx.Node) -> nn.Module | None:
@@ -251,9 +332,9 @@ class _Path:
 
     def _find_classifier(self) -> set[nn.Module]:
         """The linear layers that no other layer with weights follows, and those that lead to them alone."""
-        linear = [m for m in self.modules.values() if type(m) is nn.Linear]
+        linear = [m for m in self.modules.values() if isinstance(m, nn.Linear)]
         if self.failure:
-            return set(linear[-1:])
+            return set([m for m in linear if type(m) is nn.Linear][-1:])
         found: set[nn.Module] = set()
         for last in self._last_calls():
             node: Any = last if self.call_of(last) in linear else None
@@ -270,6 +351,24 @@ class _Path:
             if any(user in leads_on or isinstance(self.call_of(user), weighted) for user in node.users):
                 leads_on.add(node)
         return [node for node in self.graph.nodes if node.op == "call_module" and node not in leads_on]
+
+    def leading_to(self, layers: Collection[nn.Module]) -> set[nn.Module]:
+        """The modules whose output at least one of these layers takes, at once or through what has no weights."""
+        if self.failure:
+            return set(self.modules.values()) if layers else set()
+        leading: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):  # users stand behind their node, so they are decided already
+            if any(self.call_of(user) in layers or (user in leading and self._hands_on(user)) for user in node.users):
+                leading.add(node)
+        return {module for node in leading if (module := self.call_of(node)) is not None}
+
+    def _hands_on(self, node: fx.Node) -> bool:
+        """Whether a node gives out what it takes, changed by no weights but those of single channels."""
+        module = self.call_of(node)
+        if module is not None:
+            return isinstance(module, (*BATCH_NORMS, nn.PReLU)) or next(module.parameters(), None) is None
+        name = node.args[1] if node.target is getattr else node.target
+        return name not in SHAPES and name not in WEIGHTED_FUNCTIONS
 
     def is_classifier(self, module: nn.Module) -> bool:
         return module in self.classifier
@@ -328,10 +427,13 @@ def unfold(
         A copy in evaluation mode, and a :class:`.Report`. Layers that ``images`` do not reach keep mu = 0 and D = I.
 
     Raises:
-        ValueError: fewer than two rows of input in a layer, or what the layers raise for their options.
+        ValueError: a lazy layer that is not initialised yet, fewer than two rows of input in a layer, or what the
+            layers raise for their options.
         FloatingPointError: an input that is not finite, or a root that diverges.
     """
-    net = copy.deepcopy(net).eval()
+    _check_initialised(net)
+    bare = _copied(net).eval()
+    net = _with_a_place(bare)
     path = _Path(net)
     with torch.no_grad():
         fused = _fuse(net, path, images)
@@ -354,13 +456,14 @@ def unfold(
         net(images)
         for hook in hooks:
             hook.remove()
-    return net, Report(rows)
+    return _taken_out(bare, net, rows)
 
 
 def _fuse(net: nn.Module, path: _Path, images: Tensor) -> dict[nn.Module, str]:
     """Fuse batch normalisation into the layers directly before it; what to report of those that may go."""
     names = {m: n for n, m in reversed(path.modules.items())}
-    norms = {n: m for n, m in path.modules.items() if isinstance(m, BATCH_NORMS) and m.track_running_stats}
+    plain = {n: m for n, m in path.modules.items() if type(m) in BATCH_NORMS and not _is_computed(m)}
+    norms = {n: m for n, m in plain.items() if m.track_running_stats}
     dimensions = _input_dimensions(net, norms, images)
     fused: dict[nn.Module, str] = {}
     for name, norm in norms.items():
@@ -370,7 +473,7 @@ def _fuse(net: nn.Module, path: _Path, images: Tensor) -> dict[nn.Module, str]:
         # Its output must go nowhere else, and features must be the last dimension and the second at once.
         if type(layer) not in DECONV_OF or len(path.nodes[names[layer]]) > 1 or len(before.users) > 1:  # type: ignore[union-attr]
             continue
-        if isinstance(layer, nn.Linear) and dimensions.get(name) != 2:
+        if _is_computed(layer) or (isinstance(layer, nn.Linear) and dimensions.get(name) != 2):
             continue
         joined = (fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval)(layer, norm)
         layer.weight, layer.bias = joined.weight, joined.bias
@@ -410,7 +513,8 @@ def fold(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:
             vectors or feature maps, and with how many dimensions.
 
     Returns:
-        A copy without deconvolution layers, in evaluation mode, ready for ``torch.export`` and ONNX.
+        A copy without deconvolution layers, in evaluation mode, ready for ``torch.export`` and ONNX. Forward and
+        backward hooks of a layer pass to the one in its place.
 
     Raises:
         RuntimeError: the model is in training mode.
@@ -423,8 +527,8 @@ def fold(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:
             f"fold: {training[0] or 'the model'} is in training mode, where it whitens with the batch and has no fixed "
             "weights; call model.eval() first"
         )
-    check_finite(model)
-    model = copy.deepcopy(model)
+    model = _copied(model)
+    check_finite(model)  # the copy, as it clears the flags that it reads
     dimensions = _dimensions(model, example_input)
     with torch.no_grad():
         for name, module in list(model.named_modules()):
@@ -434,6 +538,7 @@ def fold(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:
             if name:
                 _replace(model, name, plain.eval())
             else:
+                _pass_hooks(module, plain)
                 return plain.eval()
     return model
 

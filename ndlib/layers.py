@@ -100,16 +100,27 @@ def parse_option(text: str) -> tuple[str, Any]:
     """``"block_size=16"`` as a pair of the option's name and its value, a Python literal or else a word.
 
     Raises:
-        ValueError: no such option.
+        ValueError: no option that can be written so, or a value of another type than the option's.
     """
-    name, _, value = text.partition("=")
-    known = sorted([*PUBLISHED, "block_size", "sampling_stride"])
-    if name not in known or not value:
+    name, _, word = text.partition("=")
+    known = sorted([*PUBLISHED.keys() - {"process_group"}, "block_size", "sampling_stride"])
+    if name not in known or not word:
         raise ValueError(f"{text!r} is not NAME=VALUE with NAME one of {', '.join(known)}")
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        value = ast.literal_eval(word)
+    except (ValueError, SyntaxError, TypeError):
+        value = word
+    types: dict[type, tuple[str, tuple[type, ...]]] = {
+        int: ("an integer", (int,)),
+        float: ("a number", (int, float)),
+        bool: ("True or False", (bool,)),
+        str: ("a word", (str,)),
+        type(None): ("None or an integer", (type(None), int)),
+    }
+    wanted, allowed = types[type(PUBLISHED.get(name, 1))]  # what is not there is a size, an integer
+    if type(value) not in allowed:
+        raise ValueError(f"{name} must be {wanted}, got {word!r}")
+    return name, value
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[None]:

@@ -25,10 +25,12 @@ import datetime
 import hashlib
 import itertools
 import json
+import pickle
 import platform
 import shlex
 import subprocess
 import tomllib
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -41,12 +43,21 @@ from torch import Tensor, nn
 from . import __version__, ledger, models
 from .conversion import convert, unfold
 from .data import Dataset, cache_folder, load, path
+from .layers import parse_option
 from .ledger import Record
 from .training import Checkpoint, fit, normaliser
 
 WHITENING_IMAGES = 5000  # that a frozen first layer is fitted to
 UNFOLDING_IMAGES = 500  # that every layer of an unfolded network is measured on
 KEPT = ("function", "weights")
+# Of the settings in a sweep, by their annotation.
+TYPES: dict[str, tuple[type, str]] = {
+    "str": (str, "a text in quotes"),
+    "int": (int, "an integer"),
+    "int | None": (int, "an integer"),
+    "float": (float, "a number"),
+    "dict[str, Any]": (dict, "a table"),
+}
 
 _load = lru_cache(maxsize=1)(load)  # the runs of a sweep mostly have one data set
 
@@ -215,7 +226,7 @@ def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
     """Give a network the state of the one that ``settings.start`` names, deconvolved if it must be."""
     models.one_of("thing to keep", settings.keep, KEPT)
     file = Path(settings.start)
-    trained, record = models.load(file if file.exists() else path(settings.start))
+    trained, record = _load_start(file if file.exists() else path(settings.start))
     wanted, found = ((r["arch"], r["width"]) for r in (settings.configuration(), record))
     if wanted != found:
         raise ValueError("{} is {} of width {:g}, not {} of width {:g}".format(settings.start, *found, *wanted))
@@ -241,6 +252,14 @@ def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
         ours.load_state_dict(theirs.state_dict())
 
 
+def _load_start(file: Path) -> tuple[nn.Module, Record]:
+    """What ``models.load`` returns; it raises many things for a file that is something else."""
+    try:
+        return models.load(file)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as e:
+        raise ValueError(f"{file} is no weights file of ndlib, such as train --save-weights writes") from e
+
+
 def checkpoint_of(settings: Settings, file: Path, *, resume: bool) -> Checkpoint:
     """Where a run that will be added to the ledger ``file`` is kept until then, in the cache folder of the data sets;
     forgotten unless ``resume``.
@@ -257,7 +276,7 @@ def read_sweep(file: Path) -> list[Settings]:
     """The runs of a sweep, repetitions of all arms one after the other, so that a part of it already compares them.
 
     Raises:
-        ValueError: the file is not TOML, or has a table or a setting that there is not.
+        ValueError: the file is not TOML, has a table or a setting that there is not, or a value of another type.
     """
     with file.open("rb") as stream:
         try:
@@ -268,6 +287,10 @@ def read_sweep(file: Path) -> list[Settings]:
         raise ValueError(f"{file}: unknown table {unknown[0]!r}; there are settings and arms")
     known = [f.name for f in fields(Settings)]
     common, arms = tables.get("settings", {}), tables.get("arms", [{}])
+    if not isinstance(common, dict):
+        raise ValueError(f"{file}: settings must be a table, [settings], got {common!r}")
+    if not isinstance(arms, list) or not all(isinstance(arm, dict) for arm in arms):
+        raise ValueError(f"{file}: arms must be tables, [[arms]] each, got {arms!r}")
     for table in (common, *arms):
         if unknown := sorted(table.keys() - set(known)):
             raise ValueError(f"{file}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
@@ -276,8 +299,27 @@ def read_sweep(file: Path) -> list[Settings]:
         for required in ("dataset", "method"):
             if required not in settings:
                 raise ValueError(f"{file}: a run has no {required}")
+    try:
+        runs = [(n, _typed(settings)) for n, settings in runs]
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     runs.sort(key=lambda pair: (pair[1].get("seed", 0), pair[0]))
     return [Settings(**settings) for _, settings in runs]
+
+
+def _typed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, each of its type; an integer will do for a number."""
+    typed = dict(settings)
+    for f in fields(Settings):
+        kind, words = TYPES[str(f.type)]
+        if f.name in typed:
+            value = typed[f.name]
+            typed[f.name] = value = float(value) if kind is float and type(value) is int else value
+            if type(value) is not kind:
+                raise ValueError(f"{f.name} must be {words}, got {value!r}")
+    if "options" in typed:
+        typed["options"] = dict(parse_option(f"{name}={value}") for name, value in typed["options"].items())
+    return typed
 
 
 def _crossed(table: dict[str, Any]) -> Iterator[dict[str, Any]]:

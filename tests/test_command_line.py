@@ -10,7 +10,7 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from ndlib import __main__, image_statistics, kernels, ledger
+from ndlib import __main__, benchmark, image_statistics, kernels, ledger
 
 RUN = "train --dataset photo-patches --method nd --width 0.25 --option block_size=8 --train-images 128"
 RUN += " --test-images 100 --batch-size 64 --epochs 1"
@@ -43,10 +43,27 @@ def test_train_adds_a_line_that_repeats_the_run(tmp_path):
         ("--arch resnet", 2, "invalid choice: 'resnet' (choose from"),
         ("--option blocks=16", 2, "'blocks=16' is not NAME=VALUE with NAME one of block_size, centering"),
         ("--option block_size=0", 1, "block_size must be at least 1, got 0"),
+        ("--option eps=abc", 2, "eps must be a number, got 'abc'"),
+        ("--option block_size=x", 2, "block_size must be an integer, got 'x'"),
+        ("--option block_size=1.5", 2, "block_size must be an integer, got '1.5'"),
+        ("--option block_size=True", 2, "block_size must be an integer, got 'True'"),
+        ("--option detach_root=1", 2, "detach_root must be True or False, got '1'"),
+        ("--option freeze_after=soon", 2, "freeze_after must be None or an integer, got 'soon'"),
+        ("--option solver=3", 2, "solver must be a word, got '3'"),
+        ("--option solver=lu", 1, "solver"),
+        ("--option process_group=1", 2, "'process_group=1' is not NAME=VALUE with NAME one of block_size, centering"),
+        ("--device cuda", 2, "there is no GPU 'cuda' that this PyTorch can use; choose cpu"),
+        ("--device mps", 2, "ndlib does not run on 'mps'; choose cpu or cuda"),
+        ("--device foo", 2, "unknown device 'foo'; there are cpu and cuda"),
+        ("--ledger .", 1, ". cannot be written; name a file in a folder that can be"),
+        (f"--ledger {__file__}/l.jsonl", 1, "l.jsonl cannot be written"),
+        ("--save-weights .", 1, ". cannot be written"),
+        (f"--start {__file__}", 1, "test_command_line.py is no weights file of ndlib"),
     ],
 )
 def test_mistakes_are_answered_in_a_line(tmp_path, monkeypatch, capsys, change, status, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     try:
         code = __main__.main([*RUN.split(), *change.split()])
     except SystemExit as stop:
@@ -56,6 +73,30 @@ def test_mistakes_are_answered_in_a_line(tmp_path, monkeypatch, capsys, change, 
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ("--rounds 0", 2, "argument --rounds: must be a whole number of at least 1, got '0'"),
+        ("--batch-size 0", 2, "argument --batch-size: must be a whole number of at least 1, got '0'"),
+        ("--batch-size many", 2, "argument --batch-size: must be a whole number of at least 1, got 'many'"),
+        ("--official /nope", 1, "/nope is no checkout of yechengxi/deconvolution: it has no models/deconv.py"),
+        ("--out .", 1, ". cannot be written"),
+        ("--device mps", 2, "ndlib does not run on 'mps'"),
+    ],
+)
+def test_mistakes_about_the_benchmark_are_answered_before_any_timing(
+    tmp_path, monkeypatch, capsys, change, status, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "run", None)
+    try:
+        code = __main__.main(["bench", "vgg-small", *change.split()])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == status
+    assert message in capsys.readouterr().err
 
 
 # statistics ------------------------------------------------------------------------------------------------
@@ -116,6 +157,7 @@ def test_statistics_of_parts_merge(pictures, tmp_path, monkeypatch, capsys):
         ("pictures --out x.npz --sizes 5", 1, "a size must be at least 15 pixels, got 5"),
         ("--merge a.npz b.npz --out x.npz", 1, "a.npz"),
         ("--merge a.npz b.npz --out x.npz --orders 2", 1, "leave out --sizes and --orders"),
+        ("pictures --out .", 1, ". cannot be written"),
         ("--out x.npz", 2, "one of the arguments folder --merge is required"),
         ("pictures", 2, "required: --out"),
     ],

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils import prune
 
 from ndlib import (
     ChannelDeconv,
@@ -198,6 +199,225 @@ def test_modes_and_frozen_weights_survive():
     assert not new[3].weight.requires_grad
 
 
+def actions(net, **arguments):
+    return {r.name: r.action for r in convert(net, **arguments)[1].rows}
+
+
+class Residual(nn.Module):
+    """Linear layers in a residual block, which are not the classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.BatchNorm1d(4), nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+        self.one, self.two, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = x + self.one(self.a(x).relu())
+        x = x + self.two(self.b(x).relu()) * x.shape[0]
+        return self.head(self.c(x))
+
+
+class Subclass(nn.Conv2d):
+    """A convolution that could compute anything."""
+
+
+def followed_by(*layers):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(), nn.MaxPool2d(2), nn.Dropout(), *layers)
+
+
+def functional(net):
+    """A convolution written as a function behind the network, and a classifier that knows the size of its input."""
+
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.weight, self.head = net, nn.Parameter(torch.randn(2, 4, 1, 1)), nn.Linear(18, 2)
+
+        def forward(self, x):
+            x = self.net(x)
+            return self.head(nn.functional.conv2d(x, self.weight).reshape(x.shape[0], -1))
+
+    return Functional()
+
+
+def test_a_normalisation_that_no_converted_layer_follows_is_kept():
+    up = [nn.ConvTranspose2d(4, 4, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 4, 2), nn.BatchNorm2d(4)]
+    generator, report = convert(nn.Sequential(*up, nn.Tanh()))
+    assert [report.count(action) for action in ("converted", "dropped", "kept")] == [0, 0, 4]
+    assert report.rows[1].why == "no converted layer takes its output; stays as it is"
+    assert "has no batch normalisation" not in str(report)
+    assert type(generator[1]) is nn.BatchNorm2d
+    assert {n: a for n, a in actions(Residual()).items() if n in "abc"} == {"a": "kept", "b": "kept", "c": "dropped"}
+    simclr = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4), nn.BatchNorm1d(4))
+    assert [actions(simclr)[name] for name in "014"] == ["converted", "dropped", "kept"]
+    behind = actions(functional(followed_by()))
+    assert (behind["net.1"], behind["head"]) == ("kept", "converted")
+    weight_norm = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 2, 3))
+    for layer in (Subclass(4, 2, 3), nn.ConvTranspose2d(4, 2, 3), weight_norm):
+        assert actions(followed_by(layer))["1"] == "kept"
+        assert actions(followed_by(layer, nn.Conv2d(2, 2, 1)))["1"] == "kept"  # that one whitens another input
+    for layer in (nn.Conv2d(4, 2, 3), DeconvConv2d(4, 2, 3)):
+        assert actions(followed_by(layer))["1"] == "dropped"
+        assert actions(followed_by(nn.BatchNorm2d(4), layer))["1"] == "dropped"
+
+
+def test_one_converted_layer_among_those_that_take_the_output_is_enough():
+    class Forks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.shortcut = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(3)
+            self.up, self.last = nn.ConvTranspose2d(7, 2, 2), nn.Conv2d(7, 2, 1)
+
+        def forward(self, x):
+            x = torch.cat([self.norm(self.first(x)), self.shortcut(x) + x], 1)
+            return self.up(x), self.last(x)
+
+    assert actions(Forks()) == {
+        **{"first": "converted", "norm": "dropped", "shortcut": "dropped", "up": "kept", "last": "converted"}
+    }
+
+
+def test_without_a_trace_normalisation_is_dropped_only_where_anything_is_converted():
+    class Decides(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.norm = layer, nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.layer(self.norm(x if x.sum() > 0 else -x))
+
+    assert actions(Decides(nn.Conv2d(3, 3, 1)))["norm"] == "dropped"
+    assert actions(Decides(nn.ConvTranspose2d(3, 3, 1)))["norm"] == "kept"
+
+
+def test_subclasses_are_kept_for_what_they_are():
+    class Norm(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    _, report = convert(nn.Sequential(Subclass(3, 4, 1), Norm(4), nn.Conv2d(4, 4, 1)))
+    reasons = [r.why for r in report.rows]
+    assert reasons[:2] == [
+        f"{name} is not a plain layer and may compute something else" for name in ("Subclass", "Norm")
+    ]
+    assert [r.action for r in report.rows] == ["kept", "kept", "converted"]
+    # Nor is such a normalisation fused.
+    torch.manual_seed(0)
+    net = seasoned(nn.Sequential(nn.Conv2d(3, 4, 1), Norm(4), nn.Conv2d(4, 4, 1)))
+    x = pictures(9, 3, 8, 8)
+    assert relative(unfold(net, x)[0](x), net(x)) <= 1e-5
+
+
+def test_a_layer_that_stands_in_two_places_is_replaced_in_both():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    new, _ = convert(nn.Sequential(conv, nn.ReLU(), conv))
+    assert type(new[0]) is DeconvConv2d and new[2] is new[0]
+    new = trained(new, 6, 3, 9, 9)
+    plain = fold(new)
+    assert type(plain[0]) is nn.Conv2d and plain[2] is plain[0]
+    x = torch.randn(6, 3, 9, 9)
+    assert relative(plain(x), new(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_network_that_is_one_layer(inplace):
+    for layer, kind in ((nn.Conv2d(3, 8, 3), DeconvConv2d), (nn.Linear(4, 2), DeconvLinear)):
+        new, report = convert(layer, inplace=inplace)
+        assert type(new) is kind
+        assert [(r.name, r.kind, r.action) for r in report.rows] == [
+            ("(the network)", type(layer).__name__, "converted")
+        ]
+        assert (new.weight is layer.weight) == inplace
+    layer, x = nn.Conv2d(3, 8, 3), torch.randn(9, 3, 6, 6)
+    new, report = unfold(layer, x)
+    assert type(new) is DeconvConv2d and report.rows[0].name == "(the network)"
+    assert relative(new(x), layer(x)) <= 1e-5
+
+
+COMPUTED = {
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "pruned bias": lambda layer: prune.l1_unstructured(layer, "bias", 0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_layers_whose_weights_a_hook_makes_are_kept(name, inplace):
+    torch.manual_seed(0)
+    net = nn.Sequential(COMPUTED[name](nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    x = pictures(9, 3, 12, 12)
+    net(x).sum().backward()
+    unfolded, report = unfold(net, x)
+    assert [r.action for r in report.rows] == ["kept", "kept", "converted"]  # and nothing is fused into them
+    assert relative(unfolded(x), net.eval()(x)) <= 1e-5
+    new, report = convert(net.train(), inplace=inplace)
+    assert [r.action for r in report.rows] == ["kept", "dropped", "converted"]
+    assert report.rows[0].why.startswith("a hook makes its weights (weight_norm")
+    new(x).sum().backward()
+    # A deconvolution layer with such a hook folds to what it computes.
+    layer = trained(COMPUTED[name](DeconvConv2d(3, 4, 3)), 9, 3, 12, 12)
+    assert relative(fold(layer)(x), layer(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("how", [convert, lambda net: convert(net, inplace=True), lambda net: unfold(net, None)])
+def test_lazy_layers_want_to_be_initialised(how):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyBatchNorm2d(), nn.LazyConv2d(4, 3))
+    with pytest.raises(ValueError, match="1 is not initialised yet; run the network once before converting it"):
+        how(net)
+    net(torch.randn(2, 3, 8, 8))
+    assert list(actions(net).values()) == ["converted", "dropped", "converted"]
+
+
+def test_what_a_forward_stores_or_a_hook_sees_is_left_alone_by_the_trace():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.all, self.last = nn.Sequential(nn.Conv2d(3, 4, 3)), [], None
+
+        def forward(self, x):
+            self.last = self.conv(x)
+            self.all.append(self.last)
+            self.new = self.last
+            return self.last
+
+    seen = []
+    net = Remembers()
+    net.conv.register_forward_hook(lambda *_: seen.append(_))
+    new, report = convert(net)
+    assert report.count("converted") == 1
+    assert new.last is None and new.all == seen == [] and not hasattr(new, "new")
+    assert new.training and new.conv.training
+    net.all, x = None, torch.randn(9, 3, 8, 8)
+    net.forward = lambda x: setattr(net, "last", net.conv(x))
+    net(x)  # now it holds a tensor with a graph, which torch does not copy
+    del net.forward
+    assert type(convert(net)[0].conv[0]) is DeconvConv2d
+
+
+def test_hooks_pass_to_the_layer_in_the_same_place():
+    net, seen = small(), []
+    for name in (0, 1, 7):
+        net[name].register_forward_hook(lambda m, *_: seen.append(type(m)))
+    net[0].register_forward_pre_hook(lambda m, inputs, kw: seen.append("before"), with_kwargs=True)
+    handle = net[3].register_forward_hook(lambda *_: seen.append("removed"))
+    net[3].register_full_backward_hook(lambda *_: seen.append("backward"))
+    new, _ = convert(net, inplace=True)
+    handle.remove()
+    new(torch.randn(9, 3, 12, 12)).sum().backward()
+    assert seen == ["before", DeconvConv2d, nn.Identity, DeconvLinear, "backward"]
+    seen.clear()
+    fold(new.eval())(torch.randn(9, 3, 12, 12)).sum().backward()
+    assert seen == ["before", nn.Conv2d, nn.Identity, nn.Linear, "backward"]
+    layer = DeconvLinear(4, 2).eval()
+    layer.register_forward_hook(lambda *_: seen.append("alone"))
+    fold(layer)(torch.randn(2, 4))
+    assert seen[-1] == "alone"
+
+
 # fold -------------------------------------------------------------------------------------------------------
 
 LAYERS = [
@@ -264,8 +484,9 @@ def test_fold_refuses_what_has_no_fixed_weights():
         fold(net)
     net.eval()
     net[3].nonfinite.fill_(True)
-    with pytest.raises(FloatingPointError, match="3: the input holds NaN"):
-        fold(net)
+    for _ in range(2):  # the flag of the network, which fold does not change, stays
+        with pytest.raises(FloatingPointError, match="3: the input holds NaN"):
+            fold(net)
 
 
 def test_fold_leaves_the_network_alone_and_computes_once():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from test_optimizers import needs_muon
@@ -240,6 +241,17 @@ def test_all_images_are_the_number_there_are(tmp_path):
     assert whole.find(tmp_path / "l.jsonl")["train_images"] == 5000
 
 
+RUN = "[settings]\ndataset = 'photo-patches'\nmethod = 'nd'\n"
+
+
+def test_an_integer_will_do_for_a_number_in_a_sweep(tmp_path):
+    """The ledger, which is strict about it, would refuse the record after the run."""
+    (tmp_path / "s.toml").write_text(f"{RUN}lr = [1, 0.5]\noptions = {{ eps = 1e-3, detach_root = true }}")
+    one, half = runs.read_sweep(tmp_path / "s.toml")
+    assert type(one.lr) is float and (one.lr, half.lr) == (1.0, 0.5)
+    assert one.options == {"eps": 1e-3, "detach_root": True}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -247,6 +259,17 @@ def test_all_images_are_the_number_there_are(tmp_path):
         ("[setting]\n", "s.toml: unknown table 'setting'; there are settings and arms"),
         ("[settings]\nmethod = 'nd'", "s.toml: a run has no dataset"),
         ("[settings", "s.toml is not TOML"),
+        ("settings = 3", "s.toml: settings must be a table, [settings], got 3"),
+        ("arms = 3", "s.toml: arms must be tables, [[arms]] each, got 3"),
+        ("[arms]\nmethod = 'nd'", "s.toml: arms must be tables, [[arms]] each, got {'method': 'nd'}"),
+        (f"{RUN}epochs = '3'", "s.toml: epochs must be an integer, got '3'"),
+        (f"{RUN}seed = [0, '1']", "s.toml: seed must be an integer, got '1'"),
+        (f"{RUN}train_images = 2.5", "s.toml: train_images must be an integer, got 2.5"),
+        (f"{RUN}epochs = true", "s.toml: epochs must be an integer, got True"),
+        (f"{RUN}lr = 'high'", "s.toml: lr must be a number, got 'high'"),
+        (f"{RUN}arch = 3", "s.toml: arch must be a text in quotes, got 3"),
+        (f"{RUN}options = 3", "s.toml: options must be a table, got 3"),
+        (f"{RUN}options = {{ block_size = 1.5 }}", "s.toml: block_size must be an integer, got '1.5'"),
     ],
 )
 def test_mistakes_in_a_sweep_are_answered_in_a_line(tmp_path, monkeypatch, capsys, text, message):
@@ -337,6 +360,21 @@ def test_a_start_that_does_not_fit_is_refused(trained, changes, message):
     settings = dataclasses.replace(settings, **{"start": str(file)} | changes)
     with pytest.raises(ValueError, match=message):
         run(settings)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves half an archive open
+def test_a_start_that_is_no_weights_file_is_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "README.md").write_text("# Nothing")
+    (tmp_path / "empty").touch()
+    (tmp_path / "half.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:50])
+    for name in ("other.npz", "array.npy", "README.md", "empty", "half.npz"):
+        settings = dataclasses.replace(SMALL, start=str(tmp_path / name))
+        with pytest.raises(
+            ValueError, match=f"{name} is no weights file of ndlib, such as train --save-weights writes"
+        ):
+            runs.network(settings, settings.data())
 
 
 def test_a_start_with_normalisation_that_stays_is_refused(tmp_path):
