@@ -183,8 +183,10 @@ def moments(matrix: Tensor) -> tuple[Tensor, Tensor]:
         mean of shape (..., n) in the units of x, covariance of shape (..., n, n) in their square.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: fewer than two rows, or no rows and columns at all.
     """
+    if matrix.dim() < 2:
+        raise ValueError(f"a matrix must have shape (..., N, n), got shape {tuple(matrix.shape)}")
     *batch, rows, columns = matrix.shape
     side_by_side = matrix.reshape(-1, rows, columns).transpose(0, 1).flatten(1)
     mean, cov = sample_moments(side_by_side, Patches(groups=math.prod(batch)))

@@ -118,6 +118,8 @@ def test_gradient_of_the_moments(rows):
 def test_one_row_is_no_sample():
     with pytest.raises(ValueError, match=r"at least 2 rows, got 1"):
         moments(torch.zeros(1, 4))
+    with pytest.raises(ValueError, match=r"a matrix must have shape \(..., N, n\), got shape \(5,\)"):
+        moments(torch.ones(5))
 
 
 # Inverse square root. --------------------------------------------------------------------------------------
