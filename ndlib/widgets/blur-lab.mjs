@@ -36,7 +36,7 @@ function render({ model, el }) {
     title: "Blur a photograph, and undo the blur",
     tryThis:
       "Take the page without noise and with K = 0, and drag the blur wider: every letter comes back, until there is no inverse. " +
-      "Then add the least noise there is: how much K does it take to read the page, and from which blur on does no K help?",
+      "Then add the least noise there is: how much K does it take to read the page?",
   });
 
   // The picture.
@@ -49,7 +49,8 @@ function render({ model, el }) {
   panels.blurred.box.append(make("div", { class: "nd-hint", "aria-hidden": "true" }, "◂ drag: blur ▸"));
   const kernelBox = make("div", { class: "nd-pick" });
   const gainBox = make("div", { class: "nd-gains" });
-  ui.picture.append(...Object.values(panels).map(({ root }) => root), kernelBox, gainBox);
+  ui.more.append(kernelBox, gainBox);
+  ui.picture.append(...Object.values(panels).map(({ root }) => root), ui.more);
   const plots = [
     plot(kernelBox, "Middle rows of the blur kernel and of the kernel that restores", (width) => kernelPlot(now, width)),
     plot(gainBox, "What the blur and the restoring filter multiply each frequency by, and the noise", (width) => gainPlot(now, width)),
@@ -298,7 +299,7 @@ function gainPlot(now, width) {
   draw(noise, { color: INKS.noise, width: 2, dash: "6 4" });
   draw(blur, { color: INKS.blur, width: 2.5 });
   if (restored) draw(filter, { color: INKS.restore, width: 2.5 });
-  marks.push({ dots: [grip], color: "var(--nd-pick)", radius: 6 });
+  marks.push({ grip, color: "var(--nd-pick)", radius: 5 });
   marks.push({ text: k === 0 ? "K = 0" : "√K", at: grip, dx: 9, dy: 5, color: "var(--nd-ink)" });
   marks.push(nameOfFilter(filter, restored !== null));
   const steep = blur.find(([, value]) => value < 0.4);

@@ -1,12 +1,17 @@
-// The frame of a widget and its controls: native inputs bound to the traits of the model, picture first.
+// The frame of a widget and its controls: native inputs bound to the traits of the model, below the picture that they change.
 
 import { make } from "./draw.mjs";
 
 // A name that no other element of the page has. Each widget brings its own copy of this module: counting would not do.
 const uniqueName = () => `nd-${Math.random().toString(36).slice(2)}`;
 
+const NARROW = 34; // rem, as in the style sheets
+
 /**
- * The parts of a widget, in the order in which they are read: picture, controls, presets, readout, something to try.
+ * The parts of a widget, in the order in which they are read: something to try, picture, controls, presets, readout.
+ *
+ * `more` is for pictures that matter less, and goes into `picture` after the others. On a telephone, where it would come
+ * between a picture and the controls that change it, it stands below them, and above the readout, whose length changes.
  *
  * `model` is anywidget's model or the host's; what has to be undone when the widget goes is collected in `undo`.
  */
@@ -17,18 +22,36 @@ export function frame(el, { model, name, title, tryThis }) {
   const presets = make("div", { class: "nd-presets", role: "group", "aria-label": "Presets" });
   const readout = make("p", { class: "nd-readout", "aria-live": "polite" });
   const problem = make("p", { class: "nd-problem", role: "alert", hidden: "" });
-  const hint = make("p", { class: "nd-try" }, make("strong", {}, "Try this. "), tryThis);
-  root.append(picture, controls, presets, readout, problem, hint);
+  const hint = make("span", {}, tryThis);
+  root.append(make("p", { class: "nd-try" }, make("strong", {}, "Try this. "), hint), picture, controls, presets, readout, problem);
   el.append(root);
 
-  const undo = [];
+  // The element itself moves, so that the keyboard goes through the widget in the order that is seen.
+  const more = make("div", { class: "nd-more" });
+  function arrange() {
+    const { paddingLeft, paddingRight } = getComputedStyle(root);
+    const room = root.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+    const narrow = room < NARROW * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    if (!more.firstChild || more.parentElement === (narrow ? root : picture)) return;
+    if (narrow) readout.before(more);
+    else picture.append(more);
+  }
+  const observer = new ResizeObserver(arrange);
+  observer.observe(root);
+
+  const undo = [() => observer.disconnect()];
   return {
     model,
     root,
     picture,
+    more,
     controls,
     presets,
     undo,
+    /** Something else to try. */
+    suggest(text) {
+      if (hint.textContent !== text) hint.textContent = text;
+    },
     /** What the picture shows now, in words. */
     say(text) {
       if (readout.textContent !== text) readout.textContent = text;
@@ -136,17 +159,30 @@ export function reset(ui, traits, also = () => {}) {
 }
 
 /**
- * Lets a pointer drag over an element: `move(event)` for every place. A finger that moves up or down still scrolls the
- * page, which the style sheet sees to.
+ * Lets a pointer drag over an element: `move(event)` for every place.
+ *
+ * A finger that goes up or down scrolls the page, which the style sheet sees to, and moves nothing here: what came down
+ * waits until it goes sideways or is lifted. On a grip, whose touch-action is none, a finger drags at once and anywhere.
  */
 export function draggable(element, move) {
+  let waiting = null; // the event with which a finger came down
+  const begin = () => {
+    if (waiting) move(waiting);
+    waiting = null;
+  };
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
-    move(event);
+    waiting = event;
+    if (event.pointerType === "mouse" || getComputedStyle(event.target).touchAction === "none") begin();
   });
   element.addEventListener("pointermove", (event) => {
-    if (element.hasPointerCapture(event.pointerId)) move(event);
+    if (!element.hasPointerCapture(event.pointerId)) return;
+    const sideways = waiting && Math.abs(event.clientX - waiting.clientX) > Math.abs(event.clientY - waiting.clientY);
+    if (waiting && !sideways) return;
+    begin();
+    move(event);
   });
+  element.addEventListener("pointerup", begin);
 }
 
 /** The bytes of a trait as numbers: Python sends them as a DataView, which need not be aligned. */

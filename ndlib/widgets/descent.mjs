@@ -22,15 +22,16 @@ function render({ model, el }) {
     name: "descent",
     title: "Gradient descent with two weights, plain and deconvolved",
     tryThis:
-      "Drag the start into different places of the valley. Both paths reach the same minimum: which one goes straight? " +
-      "Then set the learning rate to 1, and squeeze the cloud: what becomes of the number of steps, and for whom?",
+      "Drag the start into different places of the valley: which path goes straight to the minimum? " +
+      "Then set the learning rate to 1, and squeeze the cloud: what becomes of the number of steps?",
   });
   const own = (name, label) =>
     make("div", { class: name, tabindex: "0", role: "group", "aria-label": label, "data-lm-suppress-shortcuts": "true" });
   const valleyBox = own("nd-valley", "The two weights. Arrow keys move the start of both paths.");
   const cloudBox = own("nd-inputs", "The two inputs. Arrow keys change their correlation.");
   const lossBox = make("div", { class: "nd-losses" });
-  ui.picture.append(valleyBox, make("div", { class: "nd-beside" }, cloudBox, lossBox));
+  ui.more.append(cloudBox, lossBox);
+  ui.picture.append(valleyBox, ui.more);
 
   const signed = (value) => value.toFixed(2).replace("-", "−");
   slider(ui, { trait: "correlation", label: "correlation", min: -MOST, max: MOST, step: 0.01, format: signed });
@@ -158,8 +159,7 @@ function valleyPlot({ covariance, rate, largest, paths, start }, width) {
   marks.push(
     { dots: [BEST], color: "var(--nd-ink)", radius: 4 },
     { text: "minimum", at: BEST, color: "var(--nd-ink)", dx: 9, dy: 18 },
-    { dots: [start], color: "var(--nd-pick)", radius: 8 },
-    { dots: [start], color: "var(--nd-paper)", radius: 4.5 },
+    { grip: start, color: "var(--nd-pick)", radius: 6.25 },
     { text: "start", at: [x, y], color: "var(--nd-ink)", dx: left ? -13 : 13, dy: y > 3.6 ? 14 : -6, anchor: left ? "end" : "start" },
   );
   const ticks = WEIGHT_TICKS;
@@ -181,8 +181,7 @@ function cloudPlot({ correlation, scale, covariance }, width) {
     marks: [
       { dots: inside, color: COLORS.none, radius: 1.5, opacity: 0.7 },
       { line: ellipse(values.map((value) => 4 * value), vectors, [0, 0]), color: COLORS.none, width: 2 },
-      { dots: [grip], color: "var(--nd-pick)", radius: 8 },
-      { dots: [grip], color: "var(--nd-paper)", radius: 4.5 },
+      { grip, color: "var(--nd-pick)", radius: 6.25 },
     ],
   };
 }

@@ -1,8 +1,8 @@
 // What every picture of the widgets is made of: plots as SVG, which takes its colours and its fonts from the page, and
 // pixels on a canvas, which nothing recolours.
 
-/** Colours of the methods, the same in every figure of the book. */
-export const COLORS = { none: "#777777", bn: "#E69F00", nd: "#0072B2", frozen: "#009E73" };
+/** Colours of the methods, the same in every figure of the book; the style sheet has the blue, lighter on dark paper. */
+export const COLORS = { none: "#777777", bn: "#E69F00", nd: "var(--nd-blue)", frozen: "#009E73" };
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 
@@ -60,6 +60,7 @@ export function brief(value, digits = 2) {
  *     {line: [[x, y], ...], color, width, dash}
  *     {dots: [[x, y], ...], color, radius, opacity}
  *     {area: [[x, y], ...], color, opacity}
+ *     {grip: [x, y], color, radius}                  a ring that a finger can drag in all directions
  *     {text, at: [x, y], color, anchor, dx, dy}      bold, or `plain`; "^(...)" in a text stands for a superscript
  * Returns {draw, point(event), destroy}; `point` gives the place of a pointer event in the units of the axes.
  */
@@ -68,7 +69,10 @@ export function plot(host, label, describe) {
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", label);
   svg.setAttribute("class", "nd-plot");
-  host.append(svg);
+  // Chromium does not heed the touch-action of a part of an SVG: an element lies over it.
+  const grip = make("div", { class: "nd-grip", hidden: "" });
+  host.style.position = "relative";
+  host.append(svg, grip);
   let scales;
 
   function draw() {
@@ -79,6 +83,9 @@ export function plot(host, label, describe) {
     scales = { x: scale(picture.x, box.left, box.right), y: scale(picture.y, box.bottom, box.top) };
     svg.setAttribute("viewBox", `0 0 ${width} ${picture.height}`);
     svg.setAttribute("height", picture.height);
+    const held = picture.marks.find((mark) => mark.grip)?.grip;
+    grip.hidden = !held;
+    if (held) [grip.style.left, grip.style.top] = [scales.x(held[0]), scales.y(held[1])].map((place) => `${place}px`);
     svg.innerHTML = (picture.x.ticks ? axes(picture, box, scales) : "") + picture.marks.map((mark) => drawMark(mark, scales)).join("");
   }
 
@@ -164,6 +171,9 @@ function drawMark(mark, scales) {
   }
   if (mark.area) {
     return `<path fill="${mark.color}" opacity="${mark.opacity}" d="M${mark.area.map(place).join("L")}Z"/>`;
+  }
+  if (mark.grip) {
+    return `<circle fill="var(--nd-paper)" stroke="${mark.color}" stroke-width="3.5" r="${mark.radius}" transform="translate(${place(mark.grip)})"/>`;
   }
   const [left, top] = [scales.x(mark.at[0]) + (mark.dx ?? 0), scales.y(mark.at[1]) + (mark.dy ?? 0)];
   const style = `text-anchor="${mark.anchor ?? "start"}" style="fill:${mark.color}"`;

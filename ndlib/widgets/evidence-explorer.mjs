@@ -6,6 +6,15 @@ import { OBADAGE, PAPER, RECOVERED, SBANDATI, agreement, canRecover, chosen, dif
 
 const TRAITS = ["dataset", "epochs", "sources", "only_test", "recovered", "view", "picked"];
 const HINT = "Point at a dot, tap it, or go from one to the next with the arrow keys: here stands what is known about it.";
+// One for each view.
+const TRY = {
+  accuracy:
+    "On CIFAR-100 after 20 epochs some dots lie far to the right of the others. Point at one: what is it? " +
+    "Then keep only test accuracies.",
+  gain: "Keep only test accuracies: in how many architectures is ND ahead, and who has more than one run?",
+  difference: "Which values lie farther from the paper than chance explains? Point at one: from how many runs is its interval?",
+  time: "After 100 epochs, which architecture pays least for ND, on either data set? And after a single one?",
+};
 const NEAR = { mouse: 22, touch: 44, pen: 44 }; // pixels between the pointer and the dot that it picks
 
 function render({ model, el }) {
@@ -14,10 +23,7 @@ function render({ model, el }) {
     model,
     name: "evidence-explorer",
     title: "The published accuracies of ten architectures",
-    tryThis:
-      "On CIFAR-100 after 20 epochs some dots lie far to the right of the others. Point at one: what is it? Then keep only " +
-      "test accuracies, and look at the gain: in how many architectures is ND ahead, and who has more than one run? Last, " +
-      "subtract the paper: which values lie farther from it than chance explains?",
+    tryThis: TRY[model.get("view")],
   });
   const legend = make("div", { class: "nd-legend" });
   const dots = make("div", {
@@ -28,23 +34,27 @@ function render({ model, el }) {
     "data-lm-suppress-shortcuts": "true",
   });
   const about = make("p", { class: "nd-about", "aria-live": "polite" });
-  ui.picture.append(legend, dots, about);
+  const note = make("p", { class: "nd-note", "aria-hidden": "true" }); // the beginning of what `about` says
+  ui.more.append(about);
+  ui.picture.append(legend, dots, ui.more);
+  ui.picture.after(ui.presets); // which change more than any one of the controls
 
   choice(ui, { trait: "dataset", label: "data set", options: ["CIFAR-10", "CIFAR-100"].map((name) => [name, name]) });
   choice(ui, { trait: "epochs", label: "epochs", options: [1, 20, 100].map((n) => [n, String(n)]) });
   choice(ui, { trait: "view", label: "show", options: [["accuracy", "accuracy"], ["gain", "gain ND − BN"], ["difference", "minus paper"], ["time", "training time"]] });
   const sources = checks(ui, "sources");
   const all = table.sources.slice(0, RECOVERED);
+  const inputs = {};
   for (const source of [PAPER, SBANDATI, OBADAGE]) {
     const name = all[source];
-    sources.add(icon(source), { [PAPER]: "paper", [SBANDATI]: "2021", [OBADAGE]: "2024" }[source], {
+    inputs[source] = sources.add(icon(source), { [PAPER]: "paper", [SBANDATI]: "2021", [OBADAGE]: "2024" }[source], {
       get: () => model.get("sources").includes(name),
       set: (on) => change(model, { sources: all.filter((each) => (each === name ? on : model.get("sources").includes(each))) }),
     });
   }
   const values = checks(ui, "values");
   const toggle = (trait) => ({ get: () => model.get(trait), set: (on) => change(model, { [trait]: on }) });
-  values.add("", "only test accuracies", toggle("only_test"));
+  const onlyTests = values.add("", "only test accuracies", toggle("only_test"));
   const replace = values.add(icon(RECOVERED), "test means from the logs", toggle("recovered"));
 
   const asPublished = { sources: all, only_test: false, recovered: false, picked: -1 };
@@ -61,7 +71,7 @@ function render({ model, el }) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "nd-plot");
   svg.setAttribute("aria-hidden", "true"); // the two texts below say it
-  dots.append(svg);
+  dots.append(svg, note);
 
   function draw() {
     const width = Math.round(dots.clientWidth);
@@ -71,6 +81,7 @@ function render({ model, el }) {
     svg.setAttribute("height", picture.height);
     svg.innerHTML = paint(table, now, picture);
     now.points = picture.points;
+    showNote(note, picture, now);
     ui.root.points = picture.points; // what is drawn, for tests and for the curious
   }
 
@@ -87,13 +98,18 @@ function render({ model, el }) {
       : found.shown;
     const pairs = view === "time" ? timesOf(table, shown) : pairsOf(table, shown);
     now = { dataset, epochs, view, picked, recovered, shown, hidden, pairs, everything, summary: summary(table, shown) };
+    now.explained = explained(table, now);
     ui.root.shown = shown;
-    const can = canRecover(table, dataset, epochs);
-    replace.disabled = !can;
-    replace.parentElement.title = can ? "" : "The logs are of CIFAR-100 after 20 epochs.";
+    ui.suggest(TRY[view]);
+    const timed = view === "time" && "A time is a time, whatever the accuracy beside it was measured on.";
+    const untimed = view === "time" && "Only the 2024 reproduction gives times.";
+    disable(inputs[PAPER], untimed || (view === "difference" && "The paper is what is subtracted."));
+    disable(inputs[SBANDATI], untimed);
+    disable(onlyTests, timed);
+    disable(replace, timed || (!canRecover(table, dataset, epochs) && "The logs are of CIFAR-100 after 20 epochs."));
     draw();
     legend.innerHTML = legendOf(table, now);
-    const [head, rest] = explained(table, now);
+    const [head, rest] = now.explained;
     const said = head ? `${head} ${rest}` : HINT;
     if (about.textContent !== said) about.replaceChildren(...(head ? [make("strong", {}, `${head} `), rest] : [HINT]));
     ui.say(inWords(table, now));
@@ -110,9 +126,10 @@ function render({ model, el }) {
     const least = Math.min(...distances);
     if (least < (NEAR[event.pointerType] ?? NEAR.mouse)) pick(now.points[distances.indexOf(least)].index);
   }
-  dots.addEventListener("pointerdown", pickNear);
+  dots.addEventListener("pointerup", pickNear); // a finger that scrolls is never lifted here
   dots.addEventListener("pointermove", (event) => event.pointerType === "mouse" && pickNear(event));
   dots.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") pick(-1);
     const next = neighbour(now.points, model.get("picked"), event.key);
     if (next === undefined) return;
     event.preventDefault();
@@ -127,6 +144,12 @@ function render({ model, el }) {
     observer.disconnect();
     ui.destroy();
   };
+}
+
+// A check box that would change nothing, and why; `why` is false for one that does.
+function disable(input, why) {
+  input.disabled = Boolean(why);
+  input.parentElement.title = why || "";
 }
 
 // A group of check boxes; `add` returns the input of one that gets and sets something.
@@ -153,14 +176,15 @@ function checks(ui, label) {
 // Where everything stands. ------------------------------------------------------------------------------------------
 
 const LANE = 13; // pixels from one source to the next
+const NAME = 17; // pixels of a name that stands above its row
 const APART = 4; // pixels that BN and ND stand above and below the middle of their lane, where both have intervals
 const METHOD_COLORS = { BN: COLORS.bn, ND: COLORS.nd };
 
 function layout(table, now, width) {
   const { view, shown, everything, pairs } = now;
-  const narrow = width < 480; // then the names stand above their rows
+  const narrow = width < 480 && view !== "time"; // then the names stand above their rows, which of times are low
   const lanes = [PAPER, SBANDATI, OBADAGE, RECOVERED].filter((source) => shown.some((i) => table.source[i] === source));
-  const above = narrow ? 17 : 4;
+  const above = narrow ? NAME : 4;
   const row = above + LANE * Math.max(2, lanes.length) + 5;
   const box = { left: narrow ? 10 : 112, right: width - 14, top: 6, bottom: 6 + row * table.architectures.length };
   const domain =
@@ -233,17 +257,19 @@ function paint(table, now, { box, domain, x, y, row, narrow, points }) {
     const place = narrow ? `x="4" y="${top + 14}"` : `x="6" y="${top + row / 2}" dy=".35em"`;
     parts.push(`<text class="nd-label" ${place}>${name}</text>`);
   });
+  // A line is broken where the names stand above their rows.
+  const upright = (value) => table.architectures.map((_, k) => `M${x(value).toFixed(1)} ${box.top + k * row + (narrow ? NAME : 0)}V${box.top + (k + 1) * row}`).join("");
   for (const { at, text } of roundTicks(domain, (box.right - box.left) / 80)) {
     const place = x(at).toFixed(1);
     const sign = isDifference(now.view) && at > 0 ? "+" : "";
-    parts.push(`<path class="nd-grid" d="M${place} ${box.top}V${box.bottom}"/>`);
+    parts.push(`<path class="nd-grid" d="${upright(at)}"/>`);
     parts.push(`<text class="nd-tick" x="${place}" y="${box.bottom + 16}" text-anchor="middle">${sign}${text}</text>`);
   }
   parts.push(`<path class="nd-axis" d="M${box.left} ${box.bottom}H${box.right}"/>`);
   const label = { accuracy: "accuracy (%)", gain: "accuracy of ND minus BN (points)", difference: "reproduction minus paper (points)", time: "training time, ND / BN" }[now.view];
   parts.push(`<text class="nd-label" x="${box.right}" y="${box.bottom + 34}" text-anchor="end">${label}</text>`);
   const origin = now.view === "time" ? 1 : 0;
-  if (now.view !== "accuracy") parts.push(`<path class="nd-zero" d="M${x(origin).toFixed(1)} ${box.top}V${box.bottom}"/>`);
+  if (now.view !== "accuracy") parts.push(`<path class="nd-zero" d="${upright(origin)}"/>`);
   const inside = (value) => Math.min(box.right + 8, Math.max(box.left - 4, x(value))).toFixed(1);
   for (const { value, half, top, method, index } of points) {
     if (now.view !== "difference" || half === null) continue;
@@ -259,6 +285,18 @@ function paint(table, now, { box, domain, x, y, row, narrow, points }) {
   const ring = points.find((point) => isPicked(point, now.picked));
   if (ring) parts.push(`<circle class="nd-ring" cx="${ring.left.toFixed(1)}" cy="${ring.top.toFixed(1)}" r="9"/>`);
   return parts.join("");
+}
+
+// Beside the dot that is picked, above it where there is room: a finger hides what is below.
+function showNote(note, { width, height, points }, { picked, explained: [head, , brief] }) {
+  const point = points.find((each) => isPicked(each, picked));
+  note.hidden = !point;
+  if (!point) return;
+  note.replaceChildren(make("strong", {}, head), ` ${brief}`);
+  const left = Math.min(width - note.offsetWidth, Math.max(0, point.left - note.offsetWidth / 2));
+  const above = point.top - 14 - note.offsetHeight;
+  note.style.left = `${left}px`;
+  note.style.top = `${above < 0 ? Math.min(point.top + 14, height - note.offsetHeight) : above}px`;
 }
 
 // Each source has a marker of its own: the paper hollow, reproductions half or lightly filled.
@@ -330,8 +368,9 @@ const points = (value) => `${Math.abs(value).toFixed(1)} point${Math.abs(value).
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 const epochsInWords = (epochs) => `${epochs} epoch${epochs === 1 ? "" : "s"}`;
 
+// Of the record that is picked: what it is, all that is known about it, and the least of it.
 function explained(table, { view, picked, shown, pairs }) {
-  if (!shown.includes(picked)) return ["", ""];
+  if (!shown.includes(picked)) return ["", "", ""];
   const name = `${table.architectures[table.architecture[picked]]}, ${table.names[table.source[picked]]}`;
   const value = (i) => {
     const runs = table.attempts[i];
@@ -339,7 +378,10 @@ function explained(table, { view, picked, shown, pairs }) {
     return `${table.accuracy[i].toFixed(2)} %${mean}`;
   };
   const file = `File: ${table.files[table.file[picked]]}`;
-  if (view === "accuracy") return [`${name}: ${table.method[picked]} ${value(picked)}.`, `${table.texts[table.text[picked]]} ${file}`];
+  if (view === "accuracy") {
+    const text = table.texts[table.text[picked]];
+    return [`${name}: ${table.method[picked]} ${value(picked)}.`, `${text} ${file}`, `${text.split(/[:.]/)[0]}.`];
+  }
   if (view === "difference") {
     const [{ value: difference, half }] = differencesOf(table, [picked]);
     const runs = table.attempts[picked].length;
@@ -348,19 +390,19 @@ function explained(table, { view, picked, shown, pairs }) {
       : `95 % interval ${signed(difference - half)} to ${signed(difference + half)}, ` +
         (runs > 1 ? `from ${runs} runs and 10,000 test images.` : "from the 10,000 test images alone: with one run it is too short.");
     const head = `${name}: ${table.method[picked]} ${signed(difference)} points.`;
-    return [head, `${value(picked)} beside ${table.paper[picked].toFixed(2)} % in the paper. ${interval} ${table.texts[table.text[picked]]} ${file}`];
+    return [head, `${value(picked)} beside ${table.paper[picked].toFixed(2)} % in the paper. ${interval} ${table.texts[table.text[picked]]} ${file}`, interval];
   }
   const { bn, nd, gain, ratio } = pairs.find((pair) => pair.nd === picked || pair.bn === picked);
   if (view === "time") {
     const runs = (i) => table.seconds[i].map((each) => each.toFixed(0)).join(", ");
     const said = `Training took ${runs(nd)} seconds with ND and ${runs(bn)} with BN; the ratio is that of the medians.`;
-    return [`${name}: ${ratio.toFixed(2)} times as long.`, `${said} ${file}`];
+    return [`${name}: ${ratio.toFixed(2)} times as long.`, `${said} ${file}`, "Training with ND, beside BN."];
   }
   const [ofBn, ofNd] = [bn, nd].map((i) => table.texts[table.text[i]]);
   // What is said of both alike, sentence by sentence, is said once.
   const also = ofNd.split(/(?<=\.) /).filter((sentence) => !ofBn.includes(sentence)).join(" ");
   const of = also ? `BN: ${ofBn} ND: ${also}` : ofBn;
-  return [`${name}: ${signed(gain)} points.`, `BN ${value(bn)}, ND ${value(nd)}. ${of} ${file}`];
+  return [`${name}: ${signed(gain)} points.`, `BN ${value(bn)}, ND ${value(nd)}. ${of} ${file}`, `BN ${table.accuracy[bn].toFixed(2)} %, ND ${table.accuracy[nd].toFixed(2)} %.`];
 }
 
 function inWords(table, { dataset, epochs, view, shown, hidden, pairs, summary: found }) {

@@ -1,6 +1,6 @@
 // The filter that makes the pixels of photographs uncorrelated: from one picture or a thousand, of any size up to 15 x 15.
 
-import { brief, divergingGradient, make, oncePerFrame, paintColour, paintGrey, paintSigned, plot, roundTicks } from "./draw.mjs";
+import { COLORS, brief, divergingGradient, make, oncePerFrame, paintColour, paintGrey, paintSigned, plot, roundTicks } from "./draw.mjs";
 import { change, choice, draggable, floats, frame, logSlider, preset, reset, slider } from "./controls.mjs";
 import { PAIRS, autocovariance, decompose, filtered, gainsOf, kernelsOf, mirrored, surround, unfolded } from "./kernels.mjs";
 import { decode, luminance, photographButton, readPhotograph } from "./photograph.mjs";
@@ -14,7 +14,7 @@ const EXACT = 21; // the place after 20 steps on the slider
 const TRAITS = ["source", "count", "patch_size", "eps", "steps", "channel"];
 const COLOURS = ["red", "green", "blue"];
 const PRIVATE = "Your photograph never leaves this page.";
-const INKS = ["#D55E00", "#009E73", "#0072B2"]; // of lines for red, green and blue, told apart by all readers
+const INKS = ["#D55E00", "#009E73", COLORS.nd]; // of lines for red, green and blue, told apart by all readers
 
 const isGrey = (model) => model.get("channel") === "luminance";
 const reachOf = (model) => (isGrey(model) ? REACH.grey : REACH.colour);
@@ -54,7 +54,7 @@ function render({ model, el }) {
     title: "Deconvolution kernels of photographs",
     tryThis:
       "Go from 1,000 images down to one, and watch the ring. Then set the steps to 5, which is what the layer uses: " +
-      "what is left of the ring, and what of the photograph’s outlines?",
+      "what is left of the ring?",
   });
   const counts = model.get("counts");
   const worker = background(workerSource, { autocovariance, decompose });
@@ -64,7 +64,8 @@ function render({ model, el }) {
   const kernelPanel = kernels(ui);
   const photoPanel = comparison();
   const sectionBox = make("div", { class: "nd-section" });
-  ui.picture.append(kernelPanel.root, photoPanel.root, sectionBox);
+  ui.more.append(photoPanel.root, sectionBox);
+  ui.picture.append(kernelPanel.root, ui.more);
   const section = plot(sectionBox, "Weights along one row of the kernel", (width) => crossSection(now, width));
   ui.undo.push(section.destroy);
 
@@ -370,7 +371,7 @@ function crossSection(now, width) {
   const range = [low - 0.12 * (high - low), high + 0.08 * (high - low)];
   const ticks = Array.from({ length: k }, (_, i) => ({ at: i - half, text: `${i - half}`.replace("-", "−") }));
   const row = pick.dy ? `the row ${where({ dy: pick.dy, dx: 0 })}` : "the middle row";
-  const inks = found.length === 1 ? ["var(--nd-accent)"] : INKS;
+  const inks = found.length === 1 ? [COLORS.nd] : INKS;
   const marks = [{ line: [[-half - 0.5, 0], [half + 0.5, 0]], color: "var(--nd-muted)", width: 1 }];
   marks.push({ line: [[pick.dx, range[0]], [pick.dx, range[1]]], color: "var(--nd-pick)", width: 1, dash: "1 3" });
   rows.forEach((points, i) => {

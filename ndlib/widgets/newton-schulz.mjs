@@ -40,13 +40,14 @@ function render({ model, el }) {
     title: "What Newton-Schulz steps do to each direction",
     tryThis:
       "Take the spectrum 1/k and raise the steps until the blue dots lie on the grey line: how many does it take? " +
-      "Then take 1/k², and raise eps: what is it that no number of steps brings back?",
+      "Then take 1/k², and raise eps: what does no number of steps bring back?",
   });
   const gainBox = make("div", { class: "nd-pick" });
   const varianceBox = make("div", { class: "nd-pick" });
   const before = make("div");
   const after = make("div");
-  ui.picture.append(make("div", { class: "nd-wide" }, gainBox, varianceBox), make("div", { class: "nd-pair" }, before, after));
+  ui.more.append(before, after);
+  ui.picture.append(make("div", { class: "nd-wide" }, gainBox, varianceBox), ui.more);
 
   const options = Object.keys(FORMULAS).map((name) => [name, name]);
   options.push(["photographs", "photographs"]);

@@ -39,7 +39,7 @@ function render({ model, el }) {
     title: "A picture’s patches as the rows of a matrix",
     tryThis:
       "Drag the window over the picture, and watch its row move through X. Then point at the covariance matrix: which " +
-      "two pixels of the window does an entry join, and why does the matrix fall into blocks of k by k?",
+      "two pixels of the window does an entry join?",
   });
 
   const move = (trait, size) => (x, y) => {
@@ -90,14 +90,14 @@ function render({ model, el }) {
     const white = Math.max(...now.pixels);
     picture.paint(now.pixels, width, { white, title: "picture" });
     const [left, top] = picture.place(now);
-    picture.mark("nd-window", left / width, top / width, k / width, k / width);
+    picture.mark("nd-window nd-grip", left / width, top / width, k / width, k / width);
     [column, other].forEach((tap, i) => {
       const [across, down] = [left + (tap % k), top + Math.floor(tap / k)];
       picture.mark(`nd-tap${i}`, across / width, down / width, 1 / width, 1 / width);
     });
 
     x.paint(rows === "x" ? matrix : now.centred, n, { white: rows === "x" ? white : null, title: `${rows === "x" ? "X" : "X − μ"}, ${count} × ${n}` });
-    x.mark("nd-window", 0, row / count, 1, 1 / count);
+    x.mark("nd-window nd-grip", 0, row / count, 1, 1 / count);
     [column, other].forEach((tap, i) => x.mark(`nd-tap${i}`, tap / n, 0, 1 / n, 1));
 
     square.paint(values, n, { white: null, title: SYMBOLS[shown] });

@@ -17,8 +17,8 @@ function render({ model, el }) {
     name: "pixel-pairs",
     title: "Pairs of pixels, and three ways to whiten them",
     tryThis:
-      "Drag the neighbour away from its pixel, and watch the ellipse open. Then go back to one pixel and whiten in the " +
-      "three ways: all three clouds are round. In which of them is each number still most like its own pixel?",
+      "Drag the neighbour away from its pixel, and watch the ellipse open. Then whiten neighbours in the three ways: " +
+      "in which of the round clouds is each number still most like its own pixel?",
   });
   const bytes = model.get("photo");
   const pixels = Float64Array.from(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), (v) => v / 255);
@@ -28,7 +28,7 @@ function render({ model, el }) {
   // The photograph, with the place of the lens, and the lens, with the two pixels.
   const photo = make("canvas", { role: "img", "aria-label": "Photograph of a cat, grey" });
   const lens = make("canvas", { role: "img", "aria-label": "A part of the photograph, enlarged" });
-  const [place, first, second] = ["nd-place", "nd-first", "nd-second"].map((name) => make("div", { class: name }));
+  const [place, first, second] = ["nd-place nd-grip", "nd-first", "nd-second nd-grip"].map((name) => make("div", { class: name }));
   const photoBox = make("div", {
     class: "nd-photo",
     tabindex: "0",
@@ -44,8 +44,9 @@ function render({ model, el }) {
   ui.picture.append(
     make("div", { class: "nd-where" }, photoBox, make("div", { class: "nd-near" }, lensBox, pair)),
     cloudBox,
-    numbers,
+    ui.more,
   );
+  ui.more.append(numbers);
   paintGrey(photo, pixels, width, 0, 1);
 
   slider(ui, { trait: "distance", label: "distance", min: 0, max: FARTHEST, format: (d) => `${d} pixel${d === 1 ? "" : "s"}` });
@@ -220,7 +221,7 @@ function cloudPlot({ method, covariance, centred, unit, shown, pair }, width) {
     { line: axis(tips[1]), color: "var(--nd-ink)", width: 2.5, dash: "3 3" },
     name("strong", tips[0]),
     name("weak", tips[1]),
-    ...(raw ? [{ dots: [tips[1]], color: "var(--nd-ink)", radius: 6 }, { dots: [tips[1]], color: "var(--nd-paper)", radius: 3.5 }] : []),
+    ...(raw ? [{ grip: tips[1], color: "var(--nd-ink)", radius: 4.75 }] : []),
     ...(pair ? [{ dots: [put(pair)], color: "var(--nd-pick)", radius: 5 }] : []),
   ];
   return {

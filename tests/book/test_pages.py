@@ -1,10 +1,13 @@
 """Every page in a real browser, in both themes and on a telephone, with no network but the book itself."""
 
 import gzip
+import io
 import re
 
+import numpy as np
 import pytest
 from contents import CHAPTERS, HTML, PAGES
+from PIL import Image
 
 BUDGET = 300_000  # bytes of a page's own, compressed: text, figures, photographs
 
@@ -113,3 +116,84 @@ def test_code_can_be_unfolded_and_the_theme_changed_by_keyboard(visit, address):
         page.keyboard.press("Enter")
         themes.add(page.evaluate("document.documentElement.dataset.theme"))
     assert themes == {"light", "dark"}
+
+
+@pytest.fixture
+def phone(browser, address):
+    """Opens a page on a telephone, where it is touched."""
+    contexts = []
+
+    def start(name, **options):
+        device = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+        contexts.append(browser.new_context(**device, **options))
+        page = contexts[-1].new_page()
+        page.goto(f"{address}/{name}.html")
+        page.evaluate("() => window.MathJax?.startup?.promise")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+def test_no_button_lies_over_the_page_on_a_telephone(phone):
+    page = phone("book/welcome")
+    for width, shown in ((360, False), (1000, True)):  # wider the theme itself hides it
+        page.set_viewport_size({"width": width, "height": 740})
+        for place in (3000, 2500):  # the theme shows it to those who scroll up
+            page.evaluate(f"scrollTo({{ top: {place}, behavior: 'instant' }})")
+            page.wait_for_timeout(300)
+        assert page.locator("#pst-back-to-top").is_visible() == shown
+
+
+def test_titles_of_the_neighbours_are_whole_on_a_telephone(phone):
+    page = phone("book/provenance")
+    broken = """all => all.flatMap(({ firstChild: text }) =>
+        [...text.data.matchAll(/\\S+/g)].filter(({ 0: word, index }) => {
+            const range = document.createRange();
+            range.setStart(text, index);
+            range.setEnd(text, index + word.length);
+            return range.getClientRects().length > 1;
+        })).map(String)"""
+    titles = page.locator(".prev-next-area .prev-next-title")
+    assert titles.count() == 2
+    for longest in ("Reproduce everything", "Troubleshooting for everybody", "Internationalisation"):
+        titles.evaluate_all("(all, text) => all.forEach((e) => (e.textContent = text))", longest)
+        assert titles.evaluate_all(broken) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("wide", ['mjx-container[display="true"]', ".pst-scrollable-table-container"])
+def test_an_edge_is_shaded_while_something_is_beyond_it(phone, wide, theme):
+    page = phone("book/what-it-costs", color_scheme=theme)
+    page.add_style_tag(content=".bd-header-article { display: none !important; }")
+    beyond = f"""[...document.querySelectorAll('article {wide}')].find(
+        e => e.checkVisibility({{ visibilityProperty: true }}) && e.scrollWidth > e.clientWidth + 80)"""
+    box = page.evaluate_handle(beyond).as_element()
+    ends = {}
+    for place in (0, 40, 9999):
+        box.evaluate("(e, place) => (e.scrollLeft = place)", place)
+        page.wait_for_timeout(100)
+        pixels = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("L"), float)
+        paper = np.median(pixels)
+        # Of a few columns at either edge how far the paper, which is most of them, is from that in the middle.
+        ends[place] = [abs(np.median(part) - paper) for part in (pixels[:, :3], pixels[:, -3:])]
+    assert ends[0][0] < 15 and ends[0][1] > 30
+    assert min(ends[40]) > 30
+    assert ends[9999][0] > 30 and ends[9999][1] < 15
+
+
+def test_tables_are_smaller_on_a_telephone(phone):
+    page = phone("book/what-it-costs")
+    cell = page.locator("article .table td").first
+    assert cell.evaluate("e => parseFloat(getComputedStyle(e).fontSize)") < 14
+    assert cell.evaluate("e => parseFloat(getComputedStyle(e).paddingLeft)") < 6
+
+
+def test_code_is_unfolded_by_a_finger(phone):
+    page = phone(CHAPTERS[1])
+    summary = page.locator("details summary", has_text="Show the code").first
+    assert summary.bounding_box()["height"] >= 40
+    summary.tap()
+    assert summary.locator("xpath=..").evaluate("d => d.open")

@@ -95,6 +95,24 @@ def started(visit, own):
 
 
 @pytest.fixture
+def phone(browser, own):
+    """Opens the page of a widget on a telephone, where it is touched, and waits until it has drawn."""
+    contexts = []
+
+    def start(name, **options):
+        device = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+        contexts.append(browser.new_context(**device, **options))
+        page = contexts[-1].new_page()
+        page.goto(f"{own}/{name}.html")
+        wait(page, name)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
 def photograph(tmp_path):
     """A small part of a photograph, as a file and as the tensor that it holds."""
     pixels = (data.photograph("cat")[:, 60:180, 100:280] * 255).round().byte()

@@ -58,6 +58,21 @@ def drag(page, selector, start, end):
     page.mouse.up()
 
 
+def swipe(page, start, end, steps=10):
+    """A finger from one place of the window to another, which the browser takes for scrolling where it may."""
+    session = page.context.new_cdp_session(page)
+
+    def send(kind, *points):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+
+    send("touchStart", start)
+    for step in range(1, steps + 1):
+        send("touchMove", tuple(a + (b - a) * step / steps for a, b in zip(start, end, strict=True)))
+        page.wait_for_timeout(16)
+    send("touchEnd")
+    settled(page)
+
+
 def picture_files(folder):
     gradient = np.linspace(0, 255, 90 * 70).reshape(70, 90).astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, (70, 90, 4), np.uint8)

@@ -174,8 +174,101 @@ def test_evidence_of_training_times(started):
     page.get_by_label("2024", exact=True).uncheck()
     assert "Only the 2024 reproduction gives the times" in readout(page)
     page.get_by_label("2024", exact=True).check()
-    page.get_by_label("only test accuracies").check()
+    set_traits(page, "evidence-explorer", only_test=True)
     assert len(drawn(page)) == 10
+
+
+def test_evidence_offers_what_the_view_has(started):
+    page = started("evidence-explorer").page
+    boxes = ("paper", "2021", "2024", "only test accuracies", "test means from the logs")
+    for view, dead in (
+        ("accuracy", ()),
+        ("gain", ()),
+        ("difference", ("paper",)),
+        ("time", ("paper", "2021", "only test accuracies", "test means from the logs")),
+    ):
+        set_traits(page, "evidence-explorer", view=view)
+        settled(page)
+        for name in boxes:
+            box = page.get_by_label(name, exact=True)
+            assert box.is_disabled() == (name in dead), (view, name)
+            assert bool(box.locator("xpath=..").get_attribute("title")) == (name in dead)
+    assert "pays least" in page.locator(".nd-try").inner_text()
+    set_traits(page, "evidence-explorer", view="accuracy")
+    settled(page)
+    assert "far to the right" in page.locator(".nd-try").inner_text()
+
+
+CROSSED = """svg => {
+    const names = [...svg.querySelectorAll(".nd-label")].slice(0, 10).map(e => e.getBoundingClientRect());
+    const found = [];
+    for (const line of svg.querySelectorAll(".nd-zero, .nd-grid")) {
+        const x = line.getBoundingClientRect().left;
+        for (const [, top, bottom] of line.getAttribute("d").matchAll(/ ([\\d.]+)V([\\d.]+)/g)) {
+            const [a, b] = [top, bottom].map((y) => svg.getBoundingClientRect().top + Number(y));
+            for (const { left, right, top: t, bottom: e } of names)
+                if (left < x && x < right && t + 2 < b && a < e - 4) found.push([x, a, b]);
+        }
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("view", ["accuracy", "gain", "difference", "time"])
+def test_evidence_keeps_lines_off_the_names_and_the_legend_whole(phone, view):
+    page = phone("evidence-explorer")
+    set_traits(page, "evidence-explorer", view=view)
+    settled(page)
+    assert page.locator(".nd-dots > svg").evaluate(CROSSED) == []
+    edge = page.locator(".nd-legend").evaluate("e => e.getBoundingClientRect().right")
+    parts = page.locator(".nd-legend *").evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
+    assert max(parts) <= edge + 1
+
+
+def note_is_at(page, index):
+    """The note is shown, says what is picked, and lies near its dot, within the picture."""
+    settled(page)
+    note = page.locator(".nd-note")
+    assert note.is_visible()
+    assert page.locator(".nd-about strong").inner_text() == note.locator("strong").inner_text()
+    x, y = spot(page, index)
+    box, frame = note.bounding_box(), page.locator(".nd-dots > svg").bounding_box()
+    assert frame["x"] - 1 <= box["x"] and box["x"] + box["width"] <= frame["x"] + frame["width"] + 1
+    assert frame["y"] - 1 <= box["y"] and box["y"] + box["height"] <= frame["y"] + frame["height"] + 1
+    assert box["x"] - 1 <= x <= box["x"] + box["width"] + 1
+    assert 8 < max(box["y"] - y, y - box["y"] - box["height"]) < 30
+
+
+@pytest.mark.parametrize("view", ["accuracy", "gain", "difference", "time"])
+def test_evidence_says_at_the_dot_what_it_is(phone, view):
+    page = phone("evidence-explorer")
+    set_traits(page, "evidence-explorer", view=view)
+    settled(page)
+    assert not page.locator(".nd-note").is_visible()
+    for point in (drawn(page)[0], drawn(page)[len(drawn(page)) // 2], drawn(page)[-1]):
+        page.locator(".nd-dots > svg").tap(position={"x": point["left"], "y": point["top"]})
+        settled(page)
+        note_is_at(page, page.evaluate("document.querySelector('.nd-mount').model.get('picked')"))
+    page.locator(".nd-readout").tap()
+    assert not page.locator(".nd-note").is_visible()
+
+
+def test_evidence_note_by_mouse_and_keyboard(started):
+    page = started("evidence-explorer").page
+    page.locator(".nd-dots").scroll_into_view_if_needed()
+    index = place(source=PAPER, method="ND", dataset="CIFAR-100", epochs=20, architecture="PNASNetA")
+    page.mouse.move(*spot(page, index))
+    note_is_at(page, index)
+    page.mouse.move(2, 2)
+    assert not page.locator(".nd-note").is_visible()
+    page.locator(".nd-dots").focus()
+    for key in ("Home", "End"):
+        page.keyboard.press(key)
+        settled(page)
+        note_is_at(page, page.evaluate("document.querySelector('.nd-mount').model.get('picked')"))
+    page.keyboard.press("Escape")
+    settled(page)
+    assert not page.locator(".nd-note").is_visible()
 
 
 def test_evidence_by_keyboard(started):

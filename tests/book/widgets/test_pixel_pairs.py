@@ -21,6 +21,17 @@ def test_pixel_pairs_draw_what_python_computes(started):
         np.testing.assert_allclose(cloud(page), python.points, rtol=1e-5, atol=1e-5)
 
 
+def test_a_matrix_stands_in_brackets(started):
+    """Bars at its sides would be read as a determinant: a bracket has its ends."""
+    page = started("pixel-pairs").page
+    sides = """m => ["::before", "::after"].map((part) => {
+        const style = getComputedStyle(m, part);
+        return ["Top", "Right", "Bottom", "Left"].map((side) => parseFloat(style[`border${side}Width`]) > 0);
+    })"""
+    assert page.locator(".nd-matrix").first.evaluate(sides) == [[True, False, True, True], [True, True, True, False]]
+    assert page.locator(".nd-matrix").first.evaluate("m => getComputedStyle(m).borderLeftWidth") == "0px"
+
+
 def test_pixel_pairs_by_keyboard(started):
     page = started("pixel-pairs").page
     before = cloud(page)
