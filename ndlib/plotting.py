@@ -104,6 +104,7 @@ def inline_figure(svg: str, prefix: str, description: str) -> str:
     return made
 
 
+_COORDINATES, _DECIMALS = re.compile(r' (?:d|x|y)="[^"]*"'), re.compile(r"(?<=\.\d\d)\d+")  # of a point, the third on
 _NARROW = '<svg class="narrow" display="none" '
 _NARROW_WIDTH = 4.2  # inches: on a telephone letters are then three quarters as large as those of the text
 
@@ -129,6 +130,9 @@ def _narrow(fig: Figure) -> Iterator[None]:
                     unlabelled.append(ax)
                     ax.set_ylabel(axes[0].get_ylabel())
     fig.set_size_inches(_NARROW_WIDTH, new_height)
+    fig.draw_without_rendering()
+    beyond = float(fig.get_tightbbox().width) - _NARROW_WIDTH  # labels beside the axes
+    fig.set_size_inches(max(_NARROW_WIDTH - max(beyond, 0), 0.75 * _NARROW_WIDTH), new_height)
     try:
         yield
     finally:
@@ -144,7 +148,7 @@ def _narrow(fig: Figure) -> Iterator[None]:
 def _svg(fig: Figure) -> str:
     buffer = io.StringIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    svg = buffer.getvalue()
+    svg = _COORDINATES.sub(lambda found: _DECIMALS.sub("", found.group()), buffer.getvalue())
     # Matplotlib's rule is one for everything, *{...}, and a figure that is part of a page would style the whole page.
     svg = re.sub(r"<style[^>]*>\*\{[^}]*\}</style>", "", svg[svg.index("<svg ") :])
     svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
