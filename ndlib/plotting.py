@@ -92,14 +92,15 @@ def inline_figure(svg: str, prefix: str, description: str) -> str:
     """What :func:`figure_svg` made, for a page that holds it itself: the forms beside each other, CSS shows one.
 
     Args:
-        prefix: of all names inside, since a page may not name two things alike, and every figure has an axes_1.
+        prefix: of all names inside, since a page may not name two things alike, and every figure has an axes_1. Letters
+            keep theirs: what is named DejaVuSans-41 is the same everywhere.
         description: for those who do not see it, with its markup escaped.
     """
     wide, *narrow = svg[svg.index("<svg ") :].rstrip().split(_NARROW)
     forms = {"wide": wide + "</svg>", "narrow": "<svg " + narrow[0].removesuffix("</svg>")} if narrow else {"": wide}
     made = ""
     for form, drawing in forms.items():
-        drawing = re.sub(r'(id="|href="#|url\(#)', rf"\1{prefix}{form}", drawing)
+        drawing = re.sub(r'(id="|href="#|url\(#)(?!DejaVu)', rf"\1{prefix}{form}", drawing)
         made += f'<svg class="figure {form}" role="img" aria-label="{description}" ' + drawing.removeprefix("<svg ")
     return made
 

@@ -31,6 +31,7 @@ ICONS = {
 }
 ICON_VARIABLE = re.compile(r'--pst-icon-[\w-]+:\s*"(.)"')  # those of notes and warnings
 NOT_LOADED = ("**/*.map", "vendor/fontawesome", "sphinx-thebe.*")  # of what the theme puts among the static files
+LETTER = re.compile(r'<path id="(?P<name>DejaVu[^"]*)"[^>]*/>\s*')
 FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 
 
@@ -115,9 +116,24 @@ def inline_figures(app: Sphinx, page: str, template: str, context: dict[str, Any
         return inline_figure(source.read_text(), f"f{found['name'][:8]}-", found["alt"])
 
     if "body" in context:
-        body = FIGURE.sub(replace, context["body"])
+        body = _letters_once(FIGURE.sub(replace, context["body"]))
         # Docutils names the entries of a bibliography by a role that is no longer one, and that no list may hold.
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def _letters_once(body: str) -> str:
+    """The outlines of letters, which every figure brings along, once for the page: a third of its figures' weight."""
+    outlines: dict[str, str] = {}
+
+    def take(found: re.Match[str]) -> str:
+        outlines[found["name"]] = found.group()
+        return ""
+
+    body = LETTER.sub(take, body)
+    if not outlines:
+        return body
+    hidden = '<svg width="0" height="0" style="position: absolute" aria-hidden="true"><defs>'
+    return f"{hidden}{''.join(outlines.values())}</defs></svg>\n{body}"
 
 
 def drop_unused_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
