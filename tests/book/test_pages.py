@@ -55,7 +55,7 @@ def figures_are_described_and_honest(page):
     for figure in page.evaluate(figures):
         assert len(figure["text"]) > 20, figure["html"]
         assert figure["width"] > 200 and figure["loaded"] and figure["filter"] == "none", figure
-        assert figure["letters"] is None or figure["letters"] > 10, figure
+        assert figure["letters"] is None or figure["letters"] > 8.5, figure  # pixels; drawn for 11
     assert page.locator("main svg style").count() == 0  # it would style more than its own figure
 
 
