@@ -30,16 +30,23 @@ __all__ = [
 ]
 
 _LOADED_ON_USE = {
+    "audit",
+    "benchmark",
     "data",
     "exercise",
     "image_statistics",
     "kernels",
     "ledger",
     "models",
+    "optimizers",
     "plotting",
+    "published",
     "restore",
+    "runs",
+    "segmentation",
     "training",
     "widgets",
+    "wording",
 }
 
 

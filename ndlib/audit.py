@@ -167,7 +167,7 @@ def read(file: Path, source: str = STUDY) -> tuple[list[Row], list[Problem]]:
                     continue
                 try:
                     rows += [replace(row, file=name, line=line, source=row.source or source) for row in parse(content)]
-                except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
                     problems.append(Problem(name, line, f"not read: {error}"))
     except (OSError, UnicodeError, csv.Error) as error:
         problems.append(Problem(name, line + 1, f"not read from here on: {error}"))
@@ -517,23 +517,26 @@ def not_the_mean(m: Mean) -> str:
 def _slips(wrong: list[Mean], runs: dict[Cell, list[float]]) -> Iterator[Finding]:
     """Wrong means; if one slip of a formula, copied down its column, explains a column of them, they say so."""
     for column in _by_column(wrong).values():
-        slips: set[tuple[int, str, int]] | None = None
-        for m in column:
-            mine = set()
-            for cell, others in runs.items():
-                if cell[:3] == m.row.cell[:3] and cell[4] == m.row.setting and cell[3] != m.row.method:
-                    for i in range(len(m.runs)):
-                        for n, other in enumerate(others):
-                            mixed = statistics.fmean([*m.runs[:i], *m.runs[i + 1 :], other])
-                            if abs(m.printed - mixed) < 0.01:
-                                mine.add((i + 1, cell[3], n + 1))
-            slips = mine if slips is None else slips & mine
+        slips = set.intersection(*(_slips_of(m, runs) for m in column))
         for m in column:
             message = not_the_mean(m)
-            if slips and len(slips) == 1:
+            if len(slips) == 1:
                 ((i, method, n),) = slips
                 message += f"; it is the mean with run {n} of {method} in the place of run {i}"
             yield Finding("average", (m.row,), message, "certain")
+
+
+def _slips_of(m: Mean, runs: dict[Cell, list[float]]) -> set[tuple[int, str, int]]:
+    """Each (i, method, n) for which run n of that method in the place of run i gives the mean that is printed."""
+    dataset, architecture, epochs, own, setting = m.row.cell
+    return {
+        (i + 1, method, n + 1)
+        for (*experiment, method, other_setting), others in runs.items()
+        if (*experiment, other_setting) == (dataset, architecture, epochs, setting) and method != own
+        for i in range(len(m.runs))
+        for n, other in enumerate(others)
+        if abs(m.printed - statistics.fmean([*m.runs[:i], *m.runs[i + 1 :], other])) < 0.01
+    }
 
 
 def _by_column(found: Iterable[Mean]) -> dict[Column, list[Mean]]:

@@ -62,6 +62,9 @@ def layer_whiteness(model: nn.Module, x: Tensor) -> dict[str, LayerWhiteness]:
 
     Returns:
         A :class:`.LayerWhiteness` for the name of each layer that was reached; the name of ``model`` itself is "".
+
+    Raises:
+        TypeError: a layer whose root is a product of several, ``models.blocks.KroneckerConv2d``.
     """
     model = copy.deepcopy(model)
     found: dict[str, LayerWhiteness] = {}
@@ -76,6 +79,8 @@ def layer_whiteness(model: nn.Module, x: Tensor) -> dict[str, LayerWhiteness]:
 
 
 def _look_at(layer: Deconvolution, x: Tensor) -> LayerWhiteness:
+    if not hasattr(layer, "running_deconv"):
+        raise TypeError(f"{layer} whitens with more than one root, of which none can be looked at alone")
     _, cov = layer.measure(x)
     root = layer.root(cov) if layer.training else layer.running_whitening()[1]
     cov, root = cov.double(), root.double()

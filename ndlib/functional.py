@@ -388,7 +388,7 @@ def inverse_sqrt(cov: Tensor, *, solver: Solver = "newton_schulz", n_iter: int =
         raise ValueError(f"solver must be one of {get_args(Solver)}, got {solver!r}")
     if n_iter < 1:
         raise ValueError(f"n_iter must be at least 1, got {n_iter}")
-    if eps < 0:
+    if not eps >= 0:  # nor NaN
         raise ValueError(f"eps must not be negative, got {eps}")
     a = cov + eps * torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
     if eps == 0 and a.device.type == "cpu" and not torch.compiler.is_compiling():

@@ -379,7 +379,8 @@ def read_picture(file: Path | BinaryIO, size: int | None = None) -> Tensor:
             ``Resize`` takes too; a smaller picture keeps its size, since enlarging adds no detail.
 
     Raises:
-        ValueError: floating-point pixels, whose scale is not known. A damaged file raises whatever Pillow raises.
+        ValueError: floating-point pixels or integers of more than 16 bits, whose scale is not known. A damaged file
+            raises whatever Pillow raises.
     """
     from PIL import Image
 
@@ -387,7 +388,10 @@ def read_picture(file: Path | BinaryIO, size: int | None = None) -> Tensor:
         if picture.mode == "F":
             raise ValueError("floating-point pixels, whose scale is not known")
         if picture.mode.startswith("I"):
-            grey = Image.fromarray(np.asarray(picture).astype(np.float32))
+            values = np.asarray(picture)
+            if values.max() > 65535:
+                raise ValueError("integer pixels of more than 16 bits, whose scale is not known")
+            grey = Image.fromarray(values.astype(np.float32))
             return torch.from_numpy(np.asarray(_rescaled(grey, size), np.float64) / 65535).expand(3, -1, -1)
         # Pillow warns of a palette with transparency that is not first made RGBA.
         colour = picture.convert("RGBA").convert("RGB") if "transparency" in picture.info else picture.convert("RGB")

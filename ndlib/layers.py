@@ -709,10 +709,10 @@ class ChannelDeconv(Deconvolution):
     def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
         pixels = x[:, : x.shape[1] - self.rest].movedim(1, 0).flatten(1)  # channels, then images and positions
         step = self._step(x)
-        if self.options["centering"] == "per-block":
-            return pixels[:, ::step].T, Patches(blocks=self.n_blocks, grouping=self.options["grouping"])
-        blocks = self._blocks(pixels)
         before, total = rows_before(pixels.shape[1], self.group, x.device)
+        if self.options["centering"] == "per-block":
+            return pixels[:, -before % step :: step].T, Patches(blocks=self.n_blocks, grouping=self.options["grouping"])
+        blocks = self._blocks(pixels)
         chosen = [blocks[:, g, -(g * total + before) % step :: step] for g in range(self.n_blocks)]
         return torch.cat(chosen, 1).T, Patches()
 
@@ -748,9 +748,10 @@ class ChannelDeconv(Deconvolution):
         """Matrix M (C, C) and vector b (C,) of y = M x + b, which the layer is in evaluation."""
         if self.training:
             raise RuntimeError("ChannelDeconv.affine: the layer is in training mode; call .eval() first")
-        like = self.running_mean
-        offset = self(like.new_zeros(1, self.num_features))
-        return (self(torch.eye(self.num_features, dtype=like.dtype, device=like.device)) - offset).T, offset[0]
+        layer = copy.deepcopy(self).double()  # in single precision a large offset would leave M few digits
+        offset = layer(layer.running_mean.new_zeros(1, self.num_features))
+        matrix = layer(torch.eye(self.num_features).to(offset)) - offset
+        return matrix.T.to(self.running_mean.dtype), offset[0].to(self.running_mean.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, {super().extra_repr()}"

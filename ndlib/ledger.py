@@ -115,7 +115,7 @@ def validate(record: Record) -> None:
         raise LedgerError(f"a ledger record lacks {sorted(missing)} and has unknown keys {sorted(unknown)}")
     for key, kind in SCHEMA.items():
         value = record[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise LedgerError(f"{key} must be {kind}, got {value!r}")
     if record["schema"] != VERSION:
         raise LedgerError(f"schema {record['schema']} is not known; this version writes and reads schema {VERSION}")
@@ -153,7 +153,7 @@ def read(*files: Path) -> list[Record]:
     """All records of some ledgers. A damaged line is skipped with a warning that gives its number."""
     records = []
     for file in files:
-        for number, line in enumerate(file.read_text().splitlines(), start=1):
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
             try:
                 record = json.loads(line)
                 validate(record)

@@ -26,6 +26,7 @@ def networks():
     yield nn.Sequential(DeconvConv1d(4, 6, 3, groups=2, running="covariance", **options)), (12, 4, 30)
     yield nn.Sequential(DeconvLinear(10, 3, block_size=5, **options)), (12, 10)
     yield nn.Sequential(ChannelDeconv(7, 3, **options), nn.Conv2d(7, 2, 1)), (12, 7, 5, 5)
+    yield nn.Sequential(ChannelDeconv(7, 3, centering="per-block", **options), nn.Conv2d(7, 2, 1)), (12, 7, 5, 5)
     deep = [DeconvConv2d(3, 5, 3, **options), nn.ReLU(), DeconvConv2d(5, 4, 1, **options), nn.Flatten()]
     yield nn.Sequential(*deep, DeconvLinear(4 * 36, 2, block_size=36, **options)), (12, 3, 8, 8)
 

@@ -422,3 +422,9 @@ def test_the_command_tells_what_it_found(tmp_path):
     assert command(clean).returncode == 0
     assert command(tmp_path / "nowhere.csv").returncode == 2
     assert command().returncode == 2
+
+
+def test_a_line_that_is_nested_too_deeply_is_a_problem_like_others(tmp_path):
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n")
+    rows, problems = audit.read(tmp_path / "deep.jsonl")
+    assert rows == [] and "not read" in problems[0].message

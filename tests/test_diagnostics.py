@@ -8,6 +8,7 @@ from torch import nn
 
 import ndlib.layers
 from ndlib import DeconvConv2d, DeconvLinear, layer_whiteness
+from ndlib.models.blocks import KroneckerConv2d
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 
@@ -78,3 +79,8 @@ def test_single_precision_with_too_many_steps_diverges_and_is_caught():
     x = x[:, :50]
     with pytest.raises(FloatingPointError, match="diverged"):
         layer(x)
+
+
+def test_a_layer_with_two_roots_is_refused():
+    with pytest.raises(TypeError, match=r"KroneckerConv2d.*more than one root"):
+        layer_whiteness(KroneckerConv2d(3, 4, 3), torch.randn(9, 3, 8, 8))

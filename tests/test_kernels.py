@@ -483,6 +483,9 @@ def test_pictures_of_unknown_scale_are_refused(tmp_path):
     Image.fromarray(pixels(20, 20).astype(np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match="floating-point pixels"):
         image_statistics.read_picture(tmp_path / "a.tif")
+    Image.fromarray(np.full((20, 20), 70000, np.int32)).save(tmp_path / "b.tif")
+    with pytest.raises(ValueError, match="more than 16 bits"):
+        image_statistics.read_picture(tmp_path / "b.tif")
 
 
 def test_rescaling_is_that_of_torchvision_and_never_enlarges(tmp_path):

@@ -148,3 +148,12 @@ def test_the_recorded_runs_are_valid_and_consistent():
                 images -= images % record["batch_size"]
             for e in curve:  # an accuracy is a whole number of images
                 assert e[split] * images / 100 == pytest.approx(round(e[split] * images / 100), abs=1e-6)
+
+
+def test_a_line_that_is_no_text_is_skipped_too(tmp_path):
+    file = tmp_path / "l.jsonl"
+    ledger.append(file, RECORD)
+    file.write_bytes(file.read_bytes() + b'{"schema": \xff}\n')
+    ledger.append(file, RECORD)
+    with pytest.warns(UserWarning, match=r"l\.jsonl, line 2: skipped"):
+        assert len(ledger.read(file)) == 2

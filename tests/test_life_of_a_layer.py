@@ -150,3 +150,16 @@ def test_an_option_that_there_is_not_is_refused_by_all():
         ChannelDeconv(4, 2, sampling=2)
     with pytest.raises(TypeError, match="no such option: sampling_stride"):
         DeconvLinear(3, 4, sampling_stride=2)
+
+
+# Channels far from zero. ----------------------------------------------------------------------------------
+
+
+def test_folding_channels_with_a_large_mean_keeps_their_digits():
+    x = torch.randn(64, 6, 5, 5, generator=torch.Generator().manual_seed(0)).cumsum(1) + 1000
+    layer = ChannelDeconv(6, 4)
+    for _ in range(20):
+        layer(x)
+    wanted = layer.double().eval()(x.double())
+    found = fold(nn.Sequential(layer.float()).eval(), x)(x)
+    assert ((found - wanted).norm() / wanted.norm()).item() < 1e-3

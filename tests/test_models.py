@@ -600,8 +600,9 @@ def test_a_stored_network_comes_back(tmp_path, arch, method):
         net, x = small(arch, method, variant="uniform")
         record["width"] = 0.125 if ARCHITECTURES[arch].scalable else 1.0
     net.train()(x)
-    models.save(net, tmp_path / "n.npz", json.loads(json.dumps(record)))
-    stored, its_record = models.load(tmp_path / "n.npz")
+    file = tmp_path / "n"  # what the file is called is the caller's affair
+    models.save(net, file, json.loads(json.dumps(record)))
+    stored, its_record = models.load(file)
     assert its_record == record
     ours, theirs = net.state_dict(), stored.state_dict()
     assert ours.keys() == theirs.keys()

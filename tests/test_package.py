@@ -81,3 +81,9 @@ def test_requirements_name_what_the_book_imports():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["book"]
     assert set(extra) <= named
     assert {"jupyter-book", "torch", "torchvision", "matplotlib", "ipywidgets", "scipy"} <= named
+
+
+def test_every_module_is_there_once_the_package_is():
+    for module in Path(ndlib.__file__).parent.iterdir():
+        if not module.name.startswith("_") and (module.suffix == ".py" or (module / "__init__.py").exists()):
+            assert getattr(ndlib, module.stem).__name__ == f"ndlib.{module.stem}"

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data import written_whole
 from ..layers import PUBLISHED, parse_option
 from . import imagenet
 from .blocks import METHODS, VARIANTS, FrozenConv2d, Layers
@@ -204,7 +205,8 @@ def save(model: nn.Module, file: Path, record: dict[str, Any]) -> None:
             array = array[..., *np.triu_indices(array.shape[-1])]
         arrays[name] = array.astype(np.float16) if array.dtype.kind == "f" else array
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **arrays)
+    with written_whole(file) as stream:
+        np.savez_compressed(stream, **arrays)
 
 
 def load(file: Path) -> tuple[nn.Module, dict[str, Any]]:
