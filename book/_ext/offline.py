@@ -15,7 +15,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
 
-from ndlib.plotting import inline_figure
+from ndlib.plotting import LETTER, inline_figure
 
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # 2 MB of the wheel's 24
@@ -31,7 +31,6 @@ ICONS = {
 }
 ICON_VARIABLE = re.compile(r'--pst-icon-[\w-]+:\s*"(.)"')  # those of notes and warnings
 NOT_LOADED = ("**/*.map", "vendor/fontawesome", "sphinx-thebe.*")  # of what the theme puts among the static files
-LETTER = re.compile(r'<path id="(?P<name>DejaVu[^"]*)"[^>]*/>\s*')
 FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 
 
