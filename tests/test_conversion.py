@@ -320,6 +320,27 @@ def test_a_layer_that_stands_in_two_places_is_replaced_in_both():
     assert relative(plain(x), new(x)) <= 1e-5
 
 
+def test_a_layer_that_stands_in_a_part_and_outside_is_replaced_in_both():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+            self.inner = nn.Sequential(nn.ReLU(), self.conv)
+
+        def forward(self, x):
+            return self.inner(self.conv(x))
+
+    new, _ = convert(Shared())
+    assert type(new.conv) is DeconvConv2d and new.inner[1] is new.conv
+
+
+def test_dilation_and_padding_of_a_layer_are_kept():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=2, dilation=2, padding_mode="reflect")).eval()
+    x = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(convert(net)[0].eval()(x), net(x))
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_network_that_is_one_layer(inplace):
     for layer, kind in ((nn.Conv2d(3, 8, 3), DeconvConv2d), (nn.Linear(4, 2), DeconvLinear)):
@@ -478,6 +499,13 @@ def test_channel_deconvolution_becomes_one_extra_layer():
         fold(net)
 
 
+def test_no_hook_stays_behind_from_the_example_inputs():
+    net = trained(with_channels(), 9, 6, 7, 7)
+    assert not any(m._forward_pre_hooks for m in fold(net, torch.randn(9, 6, 7, 7)).modules())
+    new, _ = unfold(seasoned(small()), pictures(20, 3, 12, 12))
+    assert not any(m._forward_pre_hooks for m in new.modules())
+
+
 def test_fold_refuses_what_has_no_fixed_weights():
     net = convert(small())[0]
     with pytest.raises(RuntimeError, match=r"fold: 0 is in training mode.*model.eval\(\) first"):
@@ -629,6 +657,35 @@ def test_unfolding_starts_the_averages_where_the_images_are(running):
     assert relative(new.train()(x), net(x)) <= 1e-10
     assert new[0].num_batches_tracked == 2
     assert relative(new.eval()(x), net(x)) <= 1e-10  # averaging the same again changes nothing
+
+
+def test_the_options_of_an_unfolded_layer_are_those_asked_for():
+    new, _ = unfold(seasoned(small()), pictures(20, 3, 12, 12), momentum=0.3)
+    assert new[0].options["momentum"] == 0.3
+
+
+def test_the_measurement_counts_towards_freezing():
+    new, _ = unfold(seasoned(small()), pictures(20, 3, 12, 12), freeze_after=1)
+    before = new[0].running_deconv.clone()
+    new.train()(pictures(20, 3, 12, 12))
+    assert torch.equal(new[0].running_deconv, before)
+
+
+def test_a_normalisation_called_twice_is_kept():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.norm(self.norm(self.conv(x)))
+
+    torch.manual_seed(0)
+    net = seasoned(Twice())
+    new, _ = unfold(net, pictures(20, 3, 9, 9))
+    assert isinstance(new.norm, nn.BatchNorm2d)
+    x = pictures(4, 3, 9, 9)
+    assert relative(new(x), net(x)) <= 1e-4
 
 
 def test_what_unfolding_does_to_each_normalisation():

@@ -70,6 +70,13 @@ def test_the_order_does_not_depend_on_how_the_set_arrived(folder):
     assert subsets[0].sha256() == subsets[1].sha256()
 
 
+def test_training_images_are_in_the_order_of_their_checksums(folder):
+    data.write_npz(folder / "cifar10.npz", arrays())
+    images = data.load("cifar10").train_images.permute(0, 2, 3, 1)
+    checksums = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
+    assert checksums == sorted(checksums)
+
+
 def test_the_checksum_covers_pixels_labels_and_split(folder):
     data.write_npz(folder / "cifar10.npz", arrays())
     loaded = data.load("cifar10")
@@ -78,7 +85,9 @@ def test_the_checksum_covers_pixels_labels_and_split(folder):
     checksums.add(loaded.sha256())
     loaded.test_images[0, 0, 0, 0] ^= 1
     checksums.add(loaded.sha256())
-    assert len(checksums) == 5
+    loaded.test_labels[0] += 1
+    checksums.add(loaded.sha256())
+    assert len(checksums) == 6
 
 
 def test_subset_limits(folder):
@@ -118,12 +127,21 @@ def damaged(kind, folder):
         np.savez(file, **{k: v for k, v in arrays().items() if k != "test_labels"})
     elif kind == "label out of range":
         np.savez(file, **(arrays() | {"test_labels": np.array([0, 1, 2, 3, 0])}))
+    elif kind == "negative label":
+        np.savez(file, **(arrays() | {"test_labels": np.array([0, 1, 2, 0, -1])}))
+    elif kind == "fewer labels than images":
+        np.savez(file, **(arrays() | {"test_labels": np.array([0, 1, 2])}))
+    elif kind == "four channels":
+        np.savez(file, **(arrays() | {"test_images": np.zeros((5, 32, 32, 4), dtype=np.uint8)}))
     return file
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["cut short", "empty", "one bit flipped", "pickled", "float pixels", "labels missing", "label out of range"],
+    [
+        *("cut short", "empty", "one bit flipped", "pickled", "float pixels", "labels missing", "label out of range"),
+        *("negative label", "fewer labels than images", "four channels"),
+    ],
 )
 def test_a_damaged_file_is_refused_by_name(folder, kind):
     file = damaged(kind, folder)
@@ -141,6 +159,11 @@ def test_an_interrupted_write_leaves_nothing_behind(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         data.write_npz(folder / "cifar10.npz", arrays())
     assert list(folder.iterdir()) == []
+
+
+def test_others_may_read_a_stored_set(folder):
+    data.write_npz(folder / "a.npz", arrays())
+    assert (folder / "a.npz").stat().st_mode & 0o777 == 0o644
 
 
 def test_unknown_names_list_the_known():

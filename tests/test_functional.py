@@ -110,6 +110,22 @@ def test_patch_moments_are_the_moments_of_the_patches():
     torch.testing.assert_close(cov, torch.cov(rows.T, correction=0))
 
 
+def test_patch_moments_of_dilated_patches():
+    x = random(2, 2, 8, 8)
+    rows = patch_matrix(x, 3, dilation=2)
+    torch.testing.assert_close(patch_moments(x, 3, dilation=2)[1], torch.cov(rows.T, correction=0))
+
+
+def test_patch_moments_of_pictures_taken_in_unequal_parts(monkeypatch):
+    """Three pictures of different mean, of which two and then one are gathered."""
+    x = random(3, 2, 5, 5) + torch.arange(3.0).view(3, 1, 1, 1)
+    monkeypatch.setattr(functional, "IN_CACHE", 2 * 9 * 18)  # elements of two pictures: 9 patches of 18 pixels each
+    mean, cov = patch_moments(x, 3)
+    rows = patch_matrix(x, 3)
+    torch.testing.assert_close(mean, rows.mean(0))
+    torch.testing.assert_close(cov, torch.cov(rows.T, correction=0))
+
+
 @pytest.mark.parametrize("rows", [2, 3, 9], ids=["rank one", "rank deficient", "full rank"])
 def test_gradient_of_the_moments(rows):
     assert torch.autograd.gradcheck(moments, random(rows, 4).requires_grad_())
@@ -271,6 +287,25 @@ def test_without_eps_some_matrices_have_no_root():
     with pytest.raises(ValueError, match=r"singular .*eps > 0"):
         inverse_sqrt(torch.ones(3, 3), eps=0, solver="eigh")
     assert inverse_sqrt(torch.zeros(3, 3), eps=1e-5).isfinite().all()
+
+
+@pytest.mark.parametrize(("solver", "bad"), [("newton_schulz", torch.zeros(2, 2)), ("eigh", torch.ones(2, 2))])
+def test_one_matrix_without_a_root_is_found_among_others(solver, bad):
+    with pytest.raises(ValueError, match="eps > 0"):
+        inverse_sqrt(torch.stack([torch.eye(2), bad]), solver=solver, eps=0)
+
+
+def test_the_root_takes_five_steps_and_a_small_eps_unless_told_otherwise():
+    a = torch.diag(torch.tensor([1.0, 0.1]))
+    assert torch.equal(inverse_sqrt(a), inverse_sqrt(a, n_iter=5, eps=1e-5))
+
+
+@pytest.mark.parametrize("function", [lambda x: moments(x)[1], root_of_gram("eigh", 1e-5)], ids=["moments", "root"])
+def test_a_second_derivative_is_refused(function):
+    x = random(9, 3).requires_grad_()
+    (grad,) = torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
 
 
 # Whiteness and folding. -------------------------------------------------------------------------------------

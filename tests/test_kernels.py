@@ -235,6 +235,8 @@ def test_a_kernel_is_a_row_of_the_matrix(colour):
     torch.testing.assert_close(kernels.deconvolution_kernel(colour, channel=2, pixel=(1, 4)), rows[2, 1, 4])
     with pytest.raises(ValueError, match=r"no channel 3, pixel \(2, 2\) in patches of 3 x 5 x 5"):
         kernels.deconvolution_kernel(colour, channel=3)
+    with pytest.raises(ValueError, match=r"no channel 0, pixel \(-1, 0\)"):
+        kernels.deconvolution_kernel(colour, pixel=(-1, 0))
 
 
 def test_negative_eigenvalues_are_clipped_and_counted():
@@ -543,6 +545,12 @@ def test_a_folder_is_the_sum_of_its_pictures(folder, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.npz", "pictures"]  # nothing is left over
 
 
+def test_a_picture_is_a_file_whose_name_ends_so_in_small_or_capital_letters(tmp_path):
+    (tmp_path / "A.PNG").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    assert image_statistics.pictures_in(tmp_path) == ["A.PNG"]
+
+
 def test_prefixes_are_the_sums_of_the_first_pictures(folder, tmp_path):
     image_statistics.collect(folder, tmp_path / "out.npz", orders=2)
     found = image_statistics.load(tmp_path / "out.npz")
@@ -599,6 +607,20 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bits(folder, tmp_path
     assert ours.keys() == wanted.keys()
     for key in wanted:
         np.testing.assert_array_equal(ours[key], wanted[key], err_msg=key)
+
+
+def test_a_run_that_ends_removes_its_partial_file(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_statistics, "SAVE_EVERY", -1.0)
+    image_statistics.collect(folder, tmp_path / "out.npz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.npz", "pictures"]
+
+
+def test_a_partial_file_remembers_which_pictures_were_skipped(tmp_path):
+    before, after = (image_statistics._State(["x.png", "y.png"], [], 0) for _ in range(2))
+    before.add(tmp_path, "x.png")  # there is no such file
+    before.write(tmp_path / "partial")
+    after.restore(tmp_path / "partial")
+    assert after.skipped == before.skipped != []
 
 
 def test_a_partial_file_of_another_run_is_not_taken(folder, tmp_path, monkeypatch):

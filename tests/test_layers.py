@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
+from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite, layers
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
 
@@ -287,6 +287,28 @@ def test_update_every_averages_over_as_many_steps_as_before(monkeypatch):
     _, cov = layer.measure(x)
     keep = 0.9**5
     torch.testing.assert_close(layer.running_deconv, keep * before + (1 - keep) * layer.root(cov)[0])
+
+
+def test_a_step_of_the_warm_up_counts_as_one(monkeypatch):
+    monkeypatch.setattr("ndlib.layers.WARM_UP", 1)
+    layer = DeconvConv2d(3, 4, 3, update_every=5, momentum=0.1)
+    x = correlated(4, 3, 9, 9, seed=77, dtype=torch.float32)
+    _, cov = layer.measure(x)
+    layer(x)
+    torch.testing.assert_close(layer.running_deconv, 0.9 * torch.eye(27) + 0.1 * layer.root(cov)[0])
+
+
+def test_a_frozen_layer_is_not_updated_at_every_kth_step_either(monkeypatch):
+    monkeypatch.setattr("ndlib.layers.WARM_UP", 2)
+    layer = DeconvConv2d(3, 4, 3, update_every=2, freeze_after=6)
+    steps_of(layer, 6)
+    before = layer.running_deconv.clone()
+    steps_of(layer, 4, seed=50)
+    assert torch.equal(layer.running_deconv, before)
+
+
+def test_the_warm_up_is_a_hundred_steps():
+    assert layers.WARM_UP == 100
 
 
 def test_between_updates_the_averages_whiten(monkeypatch):
@@ -672,7 +694,18 @@ def test_plain_checkpoints_load():
         (lambda: DeconvConv2d(6, 8, 3, n_iter=0), "n_iter must be at least 1, got 0"),
         (lambda: DeconvConv2d(6, 8, 3, eps=-1.0), "eps must not be negative, got -1.0"),
         (lambda: DeconvConv2d(6, 8, 3, momentum=2), "momentum must be positive and at most 1, got 2"),
+        (lambda: DeconvConv2d(6, 8, 3, momentum=0), "momentum must be positive and at most 1, got 0"),
+        (lambda: DeconvConv2d(6, 8, 3, update_every=0), "update_every must be a whole number and at least 1, got 0"),
+        (lambda: DeconvConv2d(6, 8, 3, freeze_after=0), "freeze_after must be None or a whole number .* got 0"),
+        (lambda: DeconvConv2d(6, 8, 3, running="mean"), "running must be one of .* got 'mean'"),
+        (lambda: DeconvConv2d(6, 8, 3, grouping="x"), "grouping must be one of .* got 'x'"),
+        (lambda: DeconvConv2d(6, 8, 3, centering="x"), "centering must be one of .* got 'x'"),
         (lambda: DeconvConv2d(6, 8, 3, sampling_stride=0), "sampling_stride must be at least 1, got 0"),
+        (lambda: ChannelDeconv(4, 5), "block_size must lie between 1 and num_features, 4, got 5"),
+        (lambda: ChannelDeconv(4, 0), "block_size must lie between 1 and num_features, 4, got 0"),
+        (lambda: ChannelDeconv(4, 2, sampling_stride=0), "sampling_stride must be at least 1, got 0"),
+        (lambda: ChannelDeconv(4, 2)(torch.zeros(9, 3)), r"shape \(N, 4, ...\), got \(9, 3\)"),
+        (lambda: ChannelDeconv(4, 2)(torch.zeros(9, 5)), r"shape \(N, 4, ...\), got \(9, 5\)"),
         (lambda: DeconvConv2d(6, 8, 3, solver="svd"), "solver must be one of .*newton_schulz.* got 'svd'"),
         (lambda: DeconvConv2d(3, 4, 3)(torch.zeros(3, 8, 8)), r"shape \(N, 3, H, W\), got \(3, 8, 8\)"),
         (lambda: DeconvConv2d(3, 4, 3)(torch.zeros(2, 4, 8, 8)), r"shape \(N, 3, H, W\), got \(2, 4, 8, 8\)"),
@@ -687,6 +720,11 @@ def test_plain_checkpoints_load():
 def test_what_is_wrong_is_said(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_channel_deconvolution_in_training_mode_is_no_fixed_map():
+    with pytest.raises(RuntimeError, match="training mode"):
+        ChannelDeconv(4, 2).affine()
 
 
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
@@ -725,6 +763,8 @@ def test_a_block_that_does_not_divide():
     with pytest.warns(UserWarning, match=r"block_size=64 does not divide 65 features.*blocks of 1.*\[5, 13, 65\]"):
         layer = DeconvConv2d(65, 4, 3)
     assert layer.running_deconv.shape == (9, 9)
+    with pytest.warns(UserWarning, match="blocks of 4"):
+        DeconvConv2d(68, 4, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         DeconvConv2d(96, 4, 3)  # 32 is common
@@ -739,6 +779,13 @@ def test_few_rows_are_warned_about_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(torch.randn(2, 3, 9, 9))
+
+
+def test_the_rows_of_all_blocks_count_together():
+    layer = DeconvConv2d(16, 4, 3, block_size=4)  # 18 rows for each of 4 blocks: 72 for a covariance of 36 columns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(torch.randn(2, 16, 9, 9))
 
 
 def test_repr_tells_the_settings():

@@ -69,7 +69,6 @@ def test_records_come_back_in_order(tmp_path):
         ({"extra": 1}, r"unknown keys \['extra'\]"),
         ({"seed": "0"}, "seed must be .*int"),
         ({"seed": True}, "seed must be .*int"),
-        ({"test_best": 101.0}, "test_best must be a percentage, got 101"),
         ({"schema": 1}, "schema 1 is not known; this version writes and reads schema 3"),
         ({"split": "train"}, "split must be 'test' or 'held-out', got 'train'"),
     ],
@@ -87,6 +86,18 @@ def test_a_missing_key_and_a_value_that_is_no_number_are_refused(tmp_path):
         ledger.validate(RECORD | {"train_last": math.nan})
     with pytest.raises(ValueError, match="Out of range float"):
         ledger.append(tmp_path / "l.jsonl", RECORD | {"lr": math.inf})
+
+
+@pytest.mark.parametrize("key", ["train_best", "train_last", "test_best", "test_last"])
+def test_no_accuracy_is_above_100_percent(key):
+    with pytest.raises(ledger.LedgerError, match=f"{key} must be a percentage, got 101"):
+        ledger.validate(RECORD | {key: 101.0})
+
+
+def test_the_keys_of_a_line_have_one_order(tmp_path):
+    ledger.append(tmp_path / "l.jsonl", dict(reversed(RECORD.items())))
+    (record,) = ledger.read(tmp_path / "l.jsonl")
+    assert list(record) == list(ledger.SCHEMA)
 
 
 def test_half_a_line_costs_that_line_only(tmp_path):
@@ -119,6 +130,13 @@ def test_a_paired_difference_and_its_interval():
     for broken in (theirs[:2], [*theirs, theirs[0]], [RECORD | {"seed": s} for s in (0, 1, 3)]):
         with pytest.raises(ValueError, match="the same two or more seeds"):
             ledger.paired_difference(ours, broken)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_paired_difference_wants_two_different_seeds(runs):
+    side = [RECORD] * runs
+    with pytest.raises(ValueError, match="the same two or more seeds"):
+        ledger.paired_difference(side, side)
 
 
 def test_the_scatter_of_several_groups():

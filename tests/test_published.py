@@ -70,6 +70,17 @@ def test_the_logs_know_the_twenty_epoch_values():
     )
 
 
+def test_a_value_found_in_the_logs_is_not_called_impossible_as_well():
+    traced = [
+        record
+        for record in published.select(source=OBADAGE, dataset="CIFAR-100", epochs=20)
+        if all({mark.rule for mark in a.marks} & {"equals-train", "another-run"} for a in record.attempts)
+    ]
+    assert traced
+    for record in traced:
+        assert "no multiple of 0.01" not in record.explain()
+
+
 def test_values_that_cannot_be_test_accuracies():
     found = Counter((r.dataset, r.epochs) for r, _ in attempts("impossible"))
     assert found == {("CIFAR-10", 100): 48, ("CIFAR-100", 1): 46, ("CIFAR-100", 20): 49, ("CIFAR-100", 100): 46}
@@ -105,6 +116,13 @@ def test_averages_copies_and_times():
     assert sum(any(mark.rule == "seconds" for mark in r.marks) for r in RECORDS) == 19
     shifted = published.select(source=OBADAGE, dataset="CIFAR-100", epochs=20, method="ND")
     assert all("has in 10 of 10 rows those of BN, CIFAR-100, 100 epochs" in r.explain() for r in shifted)
+
+
+def test_a_mark_of_the_average_alone_makes_a_record_suspicious():
+    (record,) = published.select(
+        source=OBADAGE, dataset="CIFAR-10", epochs=100, architecture="MobileNet v2", method="BN"
+    )
+    assert replace(record, attempts=()).suspicious
 
 
 def test_kinds_of_the_sources():

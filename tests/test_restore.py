@@ -139,6 +139,13 @@ def test_exponent_of_a_power_law_in_its_range_only():
         restore.spectral_exponent(f, power, 0.6, 0.9)
 
 
+def test_an_exponent_wants_two_frequencies_and_the_ends_of_the_range_count():
+    f = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    with pytest.raises(ValueError, match="fewer than two frequencies"):
+        restore.spectral_exponent(f, f, 0.15, 0.25)
+    torch.testing.assert_close(restore.spectral_exponent(f, f, 0.1, 0.2), torch.tensor(-1.0, dtype=torch.float64))
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="sigma must be positive, got 0"):
         restore.gaussian_kernel(0)

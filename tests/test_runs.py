@@ -79,6 +79,16 @@ def test_a_run_its_record_and_its_stored_network(tmp_path, method):
     assert stored.state_dict().keys() == model.state_dict().keys()
 
 
+def test_a_record_holds_the_best_and_the_last_accuracy_and_the_sum_of_the_times(monkeypatch):
+    curve = [
+        {"epoch": n, "loss": 1.0, "train": accuracy, "test": accuracy, "train_seconds": 2.0, "test_seconds": 1.0}
+        for n, accuracy in ((1, 10.0), (2, 30.0), (3, 20.0))
+    ]
+    monkeypatch.setattr(runs, "fit", lambda *_, **__: curve)
+    _, record = run(SMALL)
+    assert (record["test_best"], record["test_last"], record["train_seconds"]) == (30, 20, 6)
+
+
 def test_the_command_of_a_run_repeats_it(tmp_path, monkeypatch):
     settings = dataclasses.replace(SMALL, epochs=1, lr=0.05, augment="none")
     monkeypatch.chdir(tmp_path)
@@ -155,6 +165,11 @@ def test_another_run_does_not_go_on_from_a_checkpoint(tmp_path):
     checkpoint.save({"curve": [1]})
     assert checkpoint.load() == {"curve": [1]}
     assert runs.checkpoint_of(SMALL, tmp_path / "l", resume=False).load() is None
+
+
+def test_each_ledger_has_checkpoints_of_its_own(tmp_path):
+    files = {runs.checkpoint_of(SMALL, tmp_path / name, resume=True).file for name in ("a", "b")}
+    assert len(files) == 2
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

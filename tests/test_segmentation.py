@@ -241,6 +241,26 @@ def test_a_training_picture_is_flipped_and_a_test_picture_is_not(tmp_path):
     assert torch.equal(data.item(0)[1], torch.from_numpy(ramp).long())
 
 
+def test_training_pictures_are_enlarged_by_chance_and_cut_at_several_places():
+    """The label of a pixel is its column, so that those of a row tell how many columns were cut out, and where."""
+    ramp = Image.fromarray(np.repeat(np.arange(200, dtype=np.uint8)[None], 200, 0))
+    fewest, first = 200, set()
+    for n in range(60):
+        generator = torch.Generator().manual_seed(n)
+        columns = segmentation.prepare(ramp.convert("RGB"), ramp, 52, generator)[1][0]
+        columns = columns[columns != IGNORED]
+        first.add(int(min(columns[0], columns[-1])))  # it may be flipped
+        fewest = min(fewest, int(columns.max() - columns.min()))
+    assert fewest < 200 / 1.5
+    assert len(first) > 15
+
+
+def test_arrays_are_flipped_by_chance():
+    data = colours(1, 0)
+    seen = {tuple(data.item(0, torch.Generator().manual_seed(n))[1].flatten().tolist()) for n in range(20)}
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize(("base", "crop"), [(520, 480), (260, 240), (64, 59), (2, 1)])
 def test_crops_are_in_the_published_proportion(base, crop):
     assert segmentation.crop_size(base) == crop == int(480 * base / 520)
@@ -342,6 +362,19 @@ def test_the_learning_rate_falls_by_the_power_of_nine_tenths_at_every_step():
     assert rates == [(pytest.approx(0.2 * (1 - step / 10) ** 0.9), 0.9) for step in range(10)]  # the 11th is left out
 
 
+def test_weight_decay_reaches_the_optimiser():
+    seen = set()
+    handle = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: seen.update(group["weight_decay"] for group in optimizer.param_groups)
+    )
+    settings = {"epochs": 1, "seed": 0, "batch_size": 4, "weight_decay": 0.3}
+    try:
+        segmentation.fit_segmentation(small("bn"), colours(8, 0), colours(4, 1), **settings)
+    finally:
+        handle.remove()
+    assert seen == {0.3}
+
+
 @few_rows
 @pytest.mark.parametrize(("dataset", "method"), [("cityscapes", "nd"), ("pets", "bn")])
 def test_deeplabv3_is_trained_from_the_command_line(request, monkeypatch, capsys, dataset, method):
@@ -406,6 +439,19 @@ def test_a_folder_that_is_not_as_it_should_be_is_refused(street):
         file.unlink()
     with pytest.raises(DatasetError, match="there is no picture in them; were the archives unpacked"):
         segmentation.cityscapes(street, "val")
+
+
+def test_a_diverging_run_says_so():
+    with pytest.raises(FloatingPointError, match="not finite in epoch 1"):
+        segmentation.fit_segmentation(
+            small("bn"), colours(8, 0), colours(4, 1), epochs=1, seed=0, lr=1e30, batch_size=4
+        )
+
+
+def test_a_set_without_test_pictures_is_refused():
+    nothing = Arrays(torch.zeros(0, 3, 4, 4), torch.zeros(0, 4, 4).long(), 3)
+    with pytest.raises(ValueError, match="no picture to test on"):
+        segmentation.fit_segmentation(small("bn"), colours(8, 0), nothing, epochs=1, seed=0)
 
 
 def test_values_that_are_no_class_are_refused():

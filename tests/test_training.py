@@ -1,5 +1,6 @@
 """The training loop: that it learns, that training and test stay apart, that a seed repeats a run."""
 
+import math
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from ndlib import data, ledger, models, training
 from ndlib.data import Dataset
-from ndlib.layers import Deconvolution
+from ndlib.layers import DeconvLinear, Deconvolution
 
 
 def coloured(n_train=256, n_test=100, wrong_test_labels=False, seed=0):
@@ -61,6 +62,21 @@ def test_training_accuracy_is_that_of_the_training_images():
     assert epoch["train"] != epoch["test"]
 
 
+def test_the_loss_reported_is_the_mean_over_the_images():
+    """A network that says the same of both classes has the loss log 2, whatever the labels are."""
+
+    class Undecided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return torch.zeros(len(x), 2) + 0 * self.unused
+
+    (epoch,) = training.fit(Undecided(), coloured(), epochs=1, seed=0, batch_size=32, progress=False)
+    assert epoch["loss"] == pytest.approx(math.log(2))
+
+
 def test_a_seed_repeats_a_run_and_another_does_not():
     losses = [[e["loss"] for e in fit(coloured(), seed=seed)] for seed in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
@@ -79,6 +95,33 @@ def test_the_learning_rate_falls_to_zero_along_a_cosine(monkeypatch):
     assert len(rates) == 16  # two epochs of 256 / 32 steps
     wanted = [0.05 * (1 + torch.cos(torch.tensor(torch.pi * i / 16)).item()) for i in range(16)]
     assert rates == pytest.approx(wanted, rel=1e-5)
+
+
+def test_momentum_and_weight_decay_reach_the_optimiser(monkeypatch):
+    seen = set()
+    step = torch.optim.SGD.step
+
+    def spy(self, *args, **kwargs):
+        seen.update((group["momentum"], group["weight_decay"]) for group in self.param_groups)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    fit(coloured(), epochs=1, momentum=0.7, weight_decay=0.02)
+    assert seen == {(0.7, 0.02)}
+
+
+def test_an_epoch_trains_in_training_mode_again_after_an_evaluation():
+    network, modes = small_network(), []
+    network.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    training.fit(network, coloured(64, 50), epochs=2, seed=0, batch_size=32, progress=False)
+    assert modes == [True, True, False] * 2
+
+
+def test_an_incomplete_last_batch_is_left_out():
+    network, sizes = small_network(), []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])) if module.training else None)
+    training.fit(network, coloured(70), epochs=1, seed=0, batch_size=32, progress=False)
+    assert sizes == [32, 32]
 
 
 def test_accuracy_counts_every_image_once_and_in_evaluation_mode():
@@ -131,6 +174,11 @@ def test_crop_and_flip_moves_whole_images():
     assert all(len(s) == 18 for s in seen)
 
 
+def test_without_augmentation_images_stay_as_they_are():
+    images = torch.rand(8, 3, 8, 8)
+    assert torch.equal(training.AUGMENTATIONS["none"](images, torch.Generator()), images)
+
+
 def test_resized_crops_are_parts_of_their_images():
     """On ramps the result tells which part was taken: its size and place follow from the values."""
     side = 24
@@ -157,6 +205,11 @@ def test_squared_error_is_half_the_squared_distance():
     assert training.squared_error(logits, torch.tensor([0, 1])).item() == pytest.approx((4 + 1) / 2 / 2)
 
 
+def test_the_loss_called_squared_error_is_that_one():
+    logits = torch.tensor([[1.0, 0.0, 2.0]])
+    assert training.LOSSES["squared-error"](logits, torch.tensor([0])).item() == pytest.approx(4 / 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -174,6 +227,22 @@ def test_impossible_settings_fail_before_training(options, message):
 def test_a_diverging_run_says_so():
     with pytest.raises(FloatingPointError, match="not finite in epoch 1; try a learning rate below 1e"):
         fit(coloured(), lr=1e30)
+
+
+def test_a_layer_that_met_bad_values_is_named():
+    """On a GPU the layer only sets a flag, which is looked at once an epoch; here the flag is set by hand."""
+
+    class Flagged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.layer = small_network(), DeconvLinear(2, 2)
+
+        def forward(self, x):
+            self.layer.nonfinite.fill_(True)
+            return self.network(x)
+
+    with pytest.raises(FloatingPointError, match=r"^layer: "):
+        training.fit(Flagged(), coloured(), epochs=1, seed=0, batch_size=32, progress=False)
 
 
 def test_networks_and_their_normalisation():
