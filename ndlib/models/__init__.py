@@ -204,7 +204,6 @@ def save(model: nn.Module, file: Path, record: dict[str, Any]) -> None:
         if name.endswith("running_deconv"):
             array = array[..., *np.triu_indices(array.shape[-1])]
         arrays[name] = array.astype(np.float16) if array.dtype.kind == "f" else array
-    file.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(file) as stream:
         np.savez_compressed(stream, **arrays)
 
