@@ -133,9 +133,6 @@ def _narrow(fig: Figure) -> Iterator[None]:
                     unlabelled.append(ax)
                     ax.set_ylabel(axes[0].get_ylabel())
     fig.set_size_inches(_NARROW_WIDTH, new_height)
-    fig.draw_without_rendering()
-    beyond = float(fig.get_tightbbox().width) - _NARROW_WIDTH  # labels beside the axes
-    fig.set_size_inches(max(_NARROW_WIDTH - max(beyond, 0), 0.75 * _NARROW_WIDTH), new_height)
     try:
         yield
     finally:
