@@ -243,9 +243,8 @@ def _bench(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     for arch in chosen["archs"]:
         one_of("architecture", arch, ARCHITECTURES)
     _refuse_unwritable(chosen["out"])
-    checkout = chosen["official"]
-    if checkout and not chosen["compiled"] and not (checkout / "models" / "deconv.py").exists():  # not after an hour
-        raise ValueError(f"{checkout} is no checkout of yechengxi/deconvolution: it has no models/deconv.py")
+    if chosen["official"] and not chosen["compiled"]:
+        benchmark.check_checkout(chosen["official"])  # now, not after an hour
     # A place on somebody's disk does not belong into the record.
     places = ("--official", "--out")
     words = ["PATH" if before in places else word for before, word in zip(["", *arguments], arguments, strict=False)]

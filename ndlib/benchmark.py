@@ -269,6 +269,12 @@ def straightforward(model: nn.Module) -> nn.Module:
     return model
 
 
+def check_checkout(checkout: Path) -> None:
+    """Raise ValueError if a folder does not hold the authors' repository."""
+    if not (checkout / "models" / "deconv.py").exists():
+        raise ValueError(f"{checkout} is no checkout of yechengxi/deconvolution: it has no models/deconv.py")
+
+
 def official(model: nn.Module, checkout: Path) -> nn.Module:
     """The model with the authors' own layers in place of ours, with our weights in them.
 
@@ -278,8 +284,7 @@ def official(model: nn.Module, checkout: Path) -> nn.Module:
     Raises:
         ValueError: there is no ``models/deconv.py`` in it.
     """
-    if not (checkout / "models" / "deconv.py").exists():
-        raise ValueError(f"{checkout} is no checkout of yechengxi/deconvolution: it has no models/deconv.py")
+    check_checkout(checkout)
     sys.path.insert(0, str(checkout / "models"))
     try:
         theirs = importlib.import_module("deconv")

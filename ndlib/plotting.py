@@ -102,11 +102,17 @@ def inline_figure(svg: str, prefix: str, description: str) -> str:
     for form, drawing in forms.items():
         drawing = re.sub(r'(id="|href="#|url\(#)(?!DejaVu)', rf"\1{prefix}{form}", drawing)
         made += f'<svg class="figure {form}" role="img" aria-label="{description}" ' + drawing.removeprefix("<svg ")
-    outlines = {found["name"]: found.start() for found in reversed(list(LETTER.finditer(made)))}  # the first of each
-    return LETTER.sub(lambda found: found.group() if found.start() == outlines[found["name"]] else "", made)
+    made, letters = take_letters(made)
+    return made.replace(">", ">" + letters, 1)
 
 
-LETTER = re.compile(r'<path id="(?P<name>DejaVu[^"]*)"[^>]*/>\s*')  # the outline of one, as Matplotlib defines it
+def take_letters(page: str) -> tuple[str, str]:
+    """A page without the outlines of letters, which every figure and form brings along, and these, once, to define."""
+    outlines = {found["name"]: found.group() for found in _LETTER.finditer(page)}
+    return _LETTER.sub("", page), f"<defs>{''.join(outlines.values())}</defs>" if outlines else ""
+
+
+_LETTER = re.compile(r'<path id="(?P<name>DejaVu[^"]*)"[^>]*/>\s*')  # the outline of one, as Matplotlib defines it
 _COORDINATES, _DECIMALS = re.compile(r' (?:d|x|y)="[^"]*"'), re.compile(r"(?<=\.\d\d)\d+")  # of a point, the third on
 _NARROW = '<svg class="narrow" display="none" '
 _NARROW_WIDTH = 4.2  # inches: on a telephone letters are then three quarters as large as those of the text

@@ -15,7 +15,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
 
-from ndlib.plotting import LETTER, inline_figure
+from ndlib.plotting import inline_figure, take_letters
 
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # 2 MB of the wheel's 24
@@ -115,24 +115,11 @@ def inline_figures(app: Sphinx, page: str, template: str, context: dict[str, Any
         return inline_figure(source.read_text(), f"f{found['name'][:8]}-", found["alt"])
 
     if "body" in context:
-        body = _letters_once(FIGURE.sub(replace, context["body"]))
+        body, letters = take_letters(FIGURE.sub(replace, context["body"]))
+        if letters:  # once for the page: a third of its figures' weight
+            body = f'<svg width="0" height="0" style="position: absolute" aria-hidden="true">{letters}</svg>\n{body}'
         # Docutils names the entries of a bibliography by a role that is no longer one, and that no list may hold.
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
-
-
-def _letters_once(body: str) -> str:
-    """The outlines of letters, which every figure brings along, once for the page: a third of its figures' weight."""
-    outlines: dict[str, str] = {}
-
-    def take(found: re.Match[str]) -> str:
-        outlines[found["name"]] = found.group()
-        return ""
-
-    body = LETTER.sub(take, body)
-    if not outlines:
-        return body
-    hidden = '<svg width="0" height="0" style="position: absolute" aria-hidden="true"><defs>'
-    return f"{hidden}{''.join(outlines.values())}</defs></svg>\n{body}"
 
 
 def drop_unused_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

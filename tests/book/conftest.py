@@ -64,3 +64,20 @@ def visit(browser):
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def telephone(browser):
+    """Opens an address on a telephone, where it is touched."""
+    contexts = []
+
+    def start(address, **options):
+        device = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+        contexts.append(browser.new_context(**device, **options))
+        page = contexts[-1].new_page()
+        page.goto(address)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()

@@ -119,21 +119,15 @@ def test_code_can_be_unfolded_and_the_theme_changed_by_keyboard(visit, address):
 
 
 @pytest.fixture
-def phone(browser, address):
-    """Opens a page on a telephone, where it is touched."""
-    contexts = []
+def phone(telephone, address):
+    """Opens a page on a telephone and waits until its formulas are set."""
 
     def start(name, **options):
-        device = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-        contexts.append(browser.new_context(**device, **options))
-        page = contexts[-1].new_page()
-        page.goto(f"{address}/{name}.html")
+        page = telephone(f"{address}/{name}.html", **options)
         page.evaluate("() => window.MathJax?.startup?.promise")
         return page
 
-    yield start
-    for context in contexts:
-        context.close()
+    return start
 
 
 def test_no_button_lies_over_the_page_on_a_telephone(phone):

@@ -95,21 +95,15 @@ def started(visit, own):
 
 
 @pytest.fixture
-def phone(browser, own):
-    """Opens the page of a widget on a telephone, where it is touched, and waits until it has drawn."""
-    contexts = []
+def phone(telephone, own):
+    """Opens the page of a widget on a telephone and waits until it has drawn."""
 
     def start(name, **options):
-        device = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-        contexts.append(browser.new_context(**device, **options))
-        page = contexts[-1].new_page()
-        page.goto(f"{own}/{name}.html")
+        page = telephone(f"{own}/{name}.html", **options)
         wait(page, name)
         return page
 
-    yield start
-    for context in contexts:
-        context.close()
+    return start
 
 
 @pytest.fixture
