@@ -1,17 +1,24 @@
 """Network deconvolution for PyTorch: whiten the input of every layer by the inverse root of its patch covariance.
 
-    from ndlib import DeconvConv2d, DeconvLinear
+    import ndlib
 
-The method itself (``patches``, ``functional``, ``layers``) needs torch alone; the other modules load when first used.
+    model, report = ndlib.convert(model)    # every convolution whitens its input, batch normalisation goes
+    ...                                     # train as before
+    plain = ndlib.fold(model.eval())        # a plain network with the same outputs
+
+The method stands in this folder: ``functional`` (the mathematics), ``layers``, ``conversion``, ``diagnostics``, and
+``_core``, what they are built from. It needs torch and NumPy alone. The wings serve the book: ``pictures``
+(statistics and kernels of photographs), ``experiments`` (data sets, networks, training, ledgers), ``evidence``
+(published numbers and the audit), ``bookwork`` (figures, widgets, exercises) and ``cli``. Each loads when first used.
 """
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from . import functional, layers
-from .conversion import convert, fold, unfold
-from .diagnostics import layer_whiteness
-from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
+if TYPE_CHECKING:
+    from .conversion import convert, fold, unfold
+    from .diagnostics import layer_whiteness
+    from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,34 +30,27 @@ __all__ = [
     "check_finite",
     "convert",
     "fold",
-    "functional",
     "layer_whiteness",
-    "layers",
     "unfold",
 ]
 
-_LOADED_ON_USE = {
-    "audit",
-    "benchmark",
-    "data",
-    "exercise",
-    "image_statistics",
-    "kernels",
-    "ledger",
-    "models",
-    "optimizers",
-    "plotting",
-    "published",
-    "restore",
-    "runs",
-    "segmentation",
-    "training",
-    "widgets",
-    "wording",
+_HOME = {
+    **dict.fromkeys(("DeconvConv1d", "DeconvConv2d", "DeconvConv3d", "DeconvLinear", "ChannelDeconv"), "layers"),
+    "check_finite": "layers",
+    **dict.fromkeys(("convert", "fold", "unfold"), "conversion"),
+    "layer_whiteness": "diagnostics",
 }
+_ROOMS = ("conversion", "diagnostics", "files", "functional", "layers")
+_WINGS = ("bookwork", "cli", "evidence", "experiments", "pictures")
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _LOADED_ON_USE:
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name in (*_ROOMS, *_WINGS):
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS, *_WINGS, "__version__"])

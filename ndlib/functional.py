@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .patches import Grouping, Patches, cut, into_blocks, on_cpu, out_of_blocks, paste, plain_patches
-from .patches import join_columns as join_columns
-from .patches import patch_matrix as patch_matrix
-from .patches import split_columns as split_columns
+from ._core.patches import Grouping, Patches, cut, into_blocks, on_cpu, out_of_blocks, paste, plain_patches
+from ._core.patches import join_columns as join_columns
+from ._core.patches import patch_matrix as patch_matrix
+from ._core.patches import split_columns as split_columns
 
 Solver = Literal["newton_schulz", "eigh", "polar"]
 

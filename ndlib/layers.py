@@ -27,9 +27,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .distributed import rows_before, synchronise
+from ._core.distributed import rows_before, synchronise
+from ._core.patches import Grouping, Patches, join_columns, on_cpu, patch_samples
 from .functional import Solver, fold_weights, inverse_sqrt, moments, sample_moments
-from .patches import Grouping, Patches, join_columns, on_cpu, patch_samples
 
 Centering = Literal["shared", "per-block", "uncentred"]
 Running = Literal["root", "covariance"]

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvLinear, models, training
+from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvLinear
+from ndlib.experiments import models, training
 from ndlib.layers import Deconvolution
 
 SHARE = 7  # of 12 samples in the first process

@@ -10,8 +10,10 @@ from fractions import Fraction
 
 import pytest
 
-from ndlib import audit, data, ledger, published
-from ndlib.audit import ORIGINAL, Row
+from ndlib import files
+from ndlib.evidence import audit, published
+from ndlib.evidence.audit import ORIGINAL, Row
+from ndlib.experiments import ledger
 
 TEN, HUNDRED = "CIFAR-10", "CIFAR-100"
 
@@ -312,9 +314,9 @@ def test_the_squared_deviations_are_those_that_the_study_prints():
 # Files. ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", sorted(p.name for p in data.path("published").glob("*.csv")))
+@pytest.mark.parametrize("file", sorted(p.name for p in files.path("published").glob("*.csv")))
 def test_every_published_table_is_read_without_a_problem(file):
-    rows, problems = audit.read(data.path(f"published/{file}"))
+    rows, problems = audit.read(files.path(f"published/{file}"))
     assert rows and problems == []
 
 
@@ -361,14 +363,14 @@ def test_the_rest_of_a_damaged_table_is_read(tmp_path):
 
 
 def test_a_column_of_originals_is_another_source():
-    rows, _ = audit.read(data.path("published/table2_imagenet.csv"))
+    rows, _ = audit.read(files.path("published/table2_imagenet.csv"))
     assert Counter(r.source for r in rows) == {"study": 14, ORIGINAL: 14}
     outcome = audit.deviation(rows)
     assert outcome.applicable and outcome.looked.startswith("14 experiments") and outcome.findings == ()
 
 
 def test_our_own_ledgers_pass_and_swapped_columns_do_not():
-    for file in sorted(data.path("results").glob("*.jsonl")):
+    for file in sorted(files.path("results").glob("*.jsonl")):
         records = ledger.read(file)
         assert len(records) > 0
         rows, problems = audit.read(file)
@@ -401,8 +403,8 @@ def command(*arguments):
 
 
 def test_the_command_tells_what_it_found(tmp_path):
-    raw, means, logs, seconds = (data.path(f"published/{file}") for file in published.STUDY)
-    paper, report = (data.path(f"published/{file}") for file in (published.TABLE, published.REPORT))
+    raw, means, logs, seconds = (files.path(f"published/{file}") for file in published.STUDY)
+    paper, report = (files.path(f"published/{file}") for file in (published.TABLE, published.REPORT))
     done = command(raw, means, logs, seconds, "--original", paper, "--independent", report)
     assert done.returncode == 1 and done.stderr == ""
     assert "48 of 60 values cannot come from 10,000 test images; all fit 50,000 training images" in done.stdout

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ndlib import DeconvConv2d, __main__, benchmark, models
-from ndlib.benchmark import Straightforward, interleaved, predicted, ratio, saved_bytes, spread
+from ndlib import DeconvConv2d, __main__
+from ndlib.experiments import benchmark, models
+from ndlib.experiments.benchmark import Straightforward, interleaved, predicted, ratio, saved_bytes, spread
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 

@@ -10,7 +10,9 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from ndlib import __main__, benchmark, image_statistics, kernels, ledger
+from ndlib import cli
+from ndlib.experiments import benchmark, ledger
+from ndlib.pictures import image_statistics, kernels
 
 RUN = "train --dataset photo-patches --method nd --width 0.25 --option block_size=8 --train-images 128"
 RUN += " --test-images 100 --batch-size 64 --epochs 1"
@@ -65,7 +67,7 @@ def test_mistakes_are_answered_in_a_line(tmp_path, monkeypatch, capsys, change, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     try:
-        code = __main__.main([*RUN.split(), *change.split()])
+        code = cli.main([*RUN.split(), *change.split()])
     except SystemExit as stop:
         code = stop.code
     assert code == status
@@ -92,7 +94,7 @@ def test_mistakes_about_the_benchmark_are_answered_before_any_timing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark, "run", None)
     try:
-        code = __main__.main(["bench", "vgg-small", *change.split()])
+        code = cli.main(["bench", "vgg-small", *change.split()])
     except SystemExit as stop:
         code = stop.code
     assert code == status
@@ -142,9 +144,9 @@ def test_statistics_prints_the_kernel_of_a_folder(pictures, tmp_path):
 def test_statistics_of_parts_merge(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for part in ("", "a", "b"):
-        assert __main__.main(["statistics", str(pictures / part), "--out", f"all{part}.npz"]) == 0
+        assert cli.main(["statistics", str(pictures / part), "--out", f"all{part}.npz"]) == 0
     capsys.readouterr()
-    assert __main__.main(["statistics", "--merge", "alla.npz", "allb.npz", "--out", "merged.npz"]) == 0
+    assert cli.main(["statistics", "--merge", "alla.npz", "allb.npz", "--out", "merged.npz"]) == 0
     assert capsys.readouterr().out.startswith("4 pictures, 0 skipped: merged.npz\n")
     ours, whole = (image_statistics.load(tmp_path / file).total for file in ("merged.npz", "all.npz"))
     np.testing.assert_allclose(ours.products, whole.products, rtol=1e-12)
@@ -167,7 +169,7 @@ def test_mistakes_about_statistics_are_answered_in_a_line(
 ):
     monkeypatch.chdir(tmp_path)
     try:
-        code = __main__.main(["statistics", *arguments.split()])
+        code = cli.main(["statistics", *arguments.split()])
     except SystemExit as stop:
         code = stop.code
     assert code == status
@@ -182,5 +184,5 @@ def test_an_interruption_is_no_traceback(pictures, tmp_path, monkeypatch, capsys
         raise KeyboardInterrupt
 
     monkeypatch.setattr(image_statistics, "picture_statistics", interrupted)
-    assert __main__.main(["statistics", str(pictures), "--out", str(tmp_path / "x.npz")]) == 130
+    assert cli.main(["statistics", str(pictures), "--out", str(tmp_path / "x.npz")]) == 130
     assert "interrupted" in capsys.readouterr().err

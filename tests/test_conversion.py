@@ -9,17 +9,8 @@ import torchvision
 from torch import nn
 from torch.nn.utils import prune
 
-from ndlib import (
-    ChannelDeconv,
-    DeconvConv1d,
-    DeconvConv2d,
-    DeconvConv3d,
-    DeconvLinear,
-    convert,
-    fold,
-    models,
-    unfold,
-)
+from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, convert, fold, unfold
+from ndlib.experiments import models
 from ndlib.layers import Deconvolution
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")

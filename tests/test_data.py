@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ndlib import data
+from ndlib import files
+from ndlib.experiments import datasets
+from ndlib.pictures import photographs
 
 REAL = os.environ.get("NDLIB_DATA")
 
@@ -46,8 +48,8 @@ def shuffled(stored, seed):
 @pytest.mark.parametrize("grey", [False, True])
 def test_a_stored_set_comes_back_as_tensors(folder, grey):
     stored = arrays(grey=grey)
-    data.write_npz(folder / "cifar10.npz", stored)
-    loaded = data.load("cifar10")
+    datasets.write_npz(folder / "cifar10.npz", stored)
+    loaded = datasets.load("cifar10")
     assert loaded.train_images.dtype == torch.uint8
     assert loaded.train_images.shape == ((20, 1, 28, 28) if grey else (20, 3, 32, 32))
     assert loaded.classes == ("a", "b", "c")
@@ -63,23 +65,23 @@ def test_the_order_does_not_depend_on_how_the_set_arrived(folder):
     stored = arrays()
     subsets = []
     for seed in (1, 2):
-        data.write_npz(folder / "cifar10.npz", shuffled(stored, seed))
-        subsets.append(data.load("cifar10").subset(7, 3))
+        datasets.write_npz(folder / "cifar10.npz", shuffled(stored, seed))
+        subsets.append(datasets.load("cifar10").subset(7, 3))
     assert torch.equal(subsets[0].train_images, subsets[1].train_images)
     assert torch.equal(subsets[0].train_labels, subsets[1].train_labels)
     assert subsets[0].sha256() == subsets[1].sha256()
 
 
 def test_training_images_are_in_the_order_of_their_checksums(folder):
-    data.write_npz(folder / "cifar10.npz", arrays())
-    images = data.load("cifar10").train_images.permute(0, 2, 3, 1)
+    datasets.write_npz(folder / "cifar10.npz", arrays())
+    images = datasets.load("cifar10").train_images.permute(0, 2, 3, 1)
     checksums = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
     assert checksums == sorted(checksums)
 
 
 def test_the_checksum_covers_pixels_labels_and_split(folder):
-    data.write_npz(folder / "cifar10.npz", arrays())
-    loaded = data.load("cifar10")
+    datasets.write_npz(folder / "cifar10.npz", arrays())
+    loaded = datasets.load("cifar10")
     checksums = {loaded.sha256(), loaded.subset(19).sha256(), loaded.subset(None, 4).sha256()}
     loaded.train_labels[3] += 1
     checksums.add(loaded.sha256())
@@ -91,11 +93,11 @@ def test_the_checksum_covers_pixels_labels_and_split(folder):
 
 
 def test_subset_limits(folder):
-    data.write_npz(folder / "cifar10.npz", arrays())
+    datasets.write_npz(folder / "cifar10.npz", arrays())
     with pytest.raises(ValueError, match="train_images must lie between 1 and 20 for cifar10, got 21"):
-        data.load("cifar10").subset(21)
+        datasets.load("cifar10").subset(21)
     with pytest.raises(ValueError, match="test_images must lie between 1 and 5 for cifar10, got 0"):
-        data.load("cifar10").subset(None, 0)
+        datasets.load("cifar10").subset(None, 0)
 
 
 class Pickle:
@@ -110,7 +112,7 @@ class Pickle:
 
 def damaged(kind, folder):
     file = folder / "cifar10.npz"
-    data.write_npz(file, arrays())
+    datasets.write_npz(file, arrays())
     whole = bytearray(file.read_bytes())
     if kind == "cut short":
         file.write_bytes(whole[: len(whole) // 2])
@@ -145,8 +147,8 @@ def damaged(kind, folder):
 )
 def test_a_damaged_file_is_refused_by_name(folder, kind):
     file = damaged(kind, folder)
-    with pytest.raises(data.DatasetError, match=r"cifar10\.npz is damaged or no data set file .*delete it"):
-        data.load("cifar10")
+    with pytest.raises(datasets.DatasetError, match=r"cifar10\.npz is damaged or no data set file .*delete it"):
+        datasets.load("cifar10")
     assert list(folder.iterdir()) == [file]
 
 
@@ -157,20 +159,20 @@ def test_an_interrupted_write_leaves_nothing_behind(folder, monkeypatch):
 
     monkeypatch.setattr(np, "savez", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        data.write_npz(folder / "cifar10.npz", arrays())
+        datasets.write_npz(folder / "cifar10.npz", arrays())
     assert list(folder.iterdir()) == []
 
 
 def test_others_may_read_a_stored_set(folder):
-    data.write_npz(folder / "a.npz", arrays())
+    datasets.write_npz(folder / "a.npz", arrays())
     assert (folder / "a.npz").stat().st_mode & 0o777 == 0o644
 
 
 def test_unknown_names_list_the_known():
     with pytest.raises(ValueError, match="unknown data set 'cifar'; there are photo-patches, cifar10, cifar100, mnist"):
-        data.load("cifar")
+        datasets.load("cifar")
     with pytest.raises(ValueError, match="unknown photograph 'dog'; there are astronaut, cat"):
-        data.photograph("dog")
+        photographs.photograph("dog")
 
 
 # Downloads, with the network replaced. ---------------------------------------------------------------------
@@ -206,7 +208,7 @@ def test_binary_archives_are_read_and_kept(folder, monkeypatch, name):
         cifar_archive(Path(root) / url.rsplit("/", 1)[1], inside, members, names)
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", download)
-    loaded = data.load(name)
+    loaded = datasets.load(name)
     assert [p.name for p in folder.iterdir()] == [f"{name}.npz"]  # the archive is gone
     assert loaded.classes == tuple("abcdefghij")
     assert len(loaded.train_images) == 20
@@ -216,7 +218,7 @@ def test_binary_archives_are_read_and_kept(folder, monkeypatch, name):
         assert wanted[image.numpy().tobytes()] == number  # planes of red, green and blue, as stored
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", None)
-    assert data.load(name).sha256() == loaded.sha256()
+    assert datasets.load(name).sha256() == loaded.sha256()
 
 
 def test_pictures_of_any_shape_become_squares(folder, monkeypatch):
@@ -236,7 +238,7 @@ def test_pictures_of_any_shape_become_squares(folder, monkeypatch):
                     (image.convert("L") if n == 1 else image).save(place / f"{n}.jpeg", quality=100)
 
     monkeypatch.setattr("torchvision.datasets.imagenette.download_and_extract_archive", download)
-    loaded = data.load("imagenette96")
+    loaded = datasets.load("imagenette96")
     assert loaded.classes == ("tench", "parachute")
     assert loaded.train_images.shape == (6, 3, 96, 96) and loaded.test_images.shape == (4, 3, 96, 96)
     for images, labels, start, number in (
@@ -260,8 +262,8 @@ def test_imagenette_at_half_the_size_is_the_mean_of_four_pixels(folder, monkeypa
     arrays = {"classes": np.array(["a", "b"])}
     for split in ("train", "test"):
         arrays |= {f"{split}_images": images, f"{split}_labels": np.arange(2)}
-    data.write_npz(folder / "imagenette96.npz", arrays)
-    loaded = data.load("imagenette48")
+    datasets.write_npz(folder / "imagenette96.npz", arrays)
+    loaded = datasets.load("imagenette48")
     assert loaded.train_images.shape == (2, 3, 48, 48)
     order = loaded.train_labels
     fours = torch.from_numpy(images).permute(0, 3, 1, 2).double()
@@ -279,8 +281,8 @@ def test_without_a_network_the_message_says_what_to_do(folder, monkeypatch, name
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     message = rf"(?s){name} is not in .*no route.*Connect.*{name}.npz.*NDLIB_DATA.*photo-patches"
-    with pytest.raises(data.DatasetError, match=message):
-        data.load(name)
+    with pytest.raises(datasets.DatasetError, match=message):
+        datasets.load(name)
     assert list(folder.iterdir()) == []
 
 
@@ -289,8 +291,8 @@ def test_a_download_that_breaks_off_is_not_trusted_later(folder, monkeypatch):
         (Path(root) / "cifar-10-binary.tar.gz").write_bytes(b"half an archive")
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", breaks_off)
-    with pytest.raises(data.DatasetError, match="could not be downloaded"):
-        data.load("cifar10")
+    with pytest.raises(datasets.DatasetError, match="could not be downloaded"):
+        datasets.load("cifar10")
     assert list(folder.iterdir()) == []
 
 
@@ -298,14 +300,14 @@ def test_a_download_that_breaks_off_is_not_trusted_later(folder, monkeypatch):
 
 
 def test_photo_patches_are_always_there_and_always_the_same(folder):
-    patches = data.load("photo-patches")
+    patches = datasets.load("photo-patches")
     assert patches.train_images.shape == (5000, 3, 32, 32)
     assert patches.test_images.shape == (1000, 3, 32, 32)
     assert patches.train_labels.bincount().tolist() == [500] * 10
     assert patches.test_labels.bincount().tolist() == [100] * 10
-    assert patches.classes == data.PHOTOGRAPHS
+    assert patches.classes == photographs.PHOTOGRAPHS
     assert list(folder.iterdir()) == []
-    assert patches.sha256() == data.photo_patches.__wrapped__().sha256()
+    assert patches.sha256() == datasets.photo_patches.__wrapped__().sha256()
     assert patches.train_images.float().std((1, 2, 3)).min() > 5
 
 
@@ -313,8 +315,8 @@ def test_no_pixel_is_in_a_training_and_in_a_test_patch(monkeypatch):
     """On a picture that spells each pixel's position in its colours."""
     y, x = np.mgrid[:500, :400]
     spelt = np.stack([y % 250, x % 200, (y // 250) * 2 + x // 200], 2).astype(np.uint8)
-    monkeypatch.setattr(data, "_photograph", lambda name: spelt)
-    patches = data.photo_patches.__wrapped__(200, 60)
+    monkeypatch.setattr(datasets, "pixels", lambda name: spelt)
+    patches = datasets.photo_patches.__wrapped__(200, 60)
 
     def positions(images):
         r, g, b = images.permute(1, 0, 2, 3).flatten(1).long()
@@ -325,27 +327,27 @@ def test_no_pixel_is_in_a_training_and_in_a_test_patch(monkeypatch):
     assert not train & test
 
 
-@pytest.mark.parametrize("name", data.PHOTOGRAPHS)
+@pytest.mark.parametrize("name", photographs.PHOTOGRAPHS)
 def test_photographs(name):
-    picture = data.photograph(name)
+    picture = photographs.photograph(name)
     assert picture.dtype == torch.float32
     assert picture.shape[0] == 3
     assert 0 <= picture.min() < 0.3 < picture.max() <= 1
-    grey = data.luminance(picture)
+    grey = photographs.luminance(picture)
     assert grey.shape == picture.shape[1:]
 
 
 def test_luminance_weights():
-    torch.testing.assert_close(data.luminance(torch.ones(3, 2, 2)), torch.ones(2, 2))
+    torch.testing.assert_close(photographs.luminance(torch.ones(3, 2, 2)), torch.ones(2, 2))
     green = torch.zeros(3, 1, 1)
     green[1] = 1
-    assert data.luminance(green).item() == pytest.approx(0.7152)
+    assert photographs.luminance(green).item() == pytest.approx(0.7152)
 
 
 def test_files_that_the_project_carries():
-    assert data.path("published/table1_original_ye2020.csv").read_text().startswith("architecture,")
+    assert files.path("published/table1_original_ye2020.csv").read_text().startswith("architecture,")
     with pytest.raises(FileNotFoundError, match=r"no file 'nothing.csv'; it has .*published/table2_imagenet.csv"):
-        data.path("nothing.csv")
+        files.path("nothing.csv")
 
 
 # The real sets, where they are. ------------------------------------------------------------------------------
@@ -353,7 +355,7 @@ def test_files_that_the_project_carries():
 
 @pytest.mark.skipif(not REAL or not (Path(REAL) / "cifar10.npz").exists(), reason="$NDLIB_DATA has no cifar10.npz")
 def test_the_real_cifar10():
-    cifar = data.load("cifar10")
+    cifar = datasets.load("cifar10")
     assert cifar.train_images.shape == (50000, 3, 32, 32)
     assert cifar.train_labels.bincount().tolist() == [5000] * 10
     mean = cifar.train_images.float().mean((0, 2, 3)) / 255

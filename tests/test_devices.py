@@ -6,7 +6,7 @@ from torch import nn
 
 import ndlib
 from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
-from ndlib.image_statistics import picture_statistics
+from ndlib.pictures.image_statistics import picture_statistics
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import ndlib.layers
 from ndlib import DeconvConv2d, DeconvLinear, layer_whiteness
-from ndlib.models.blocks import KroneckerConv2d
+from ndlib.experiments.models.blocks import KroneckerConv2d
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 

@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ndlib import data, functional, image_statistics, kernels
-from ndlib.image_statistics import LAG, SPACES, Statistics, autocovariance, in_space, picture_statistics
+from ndlib import files, functional
+from ndlib.experiments import datasets
+from ndlib.pictures import image_statistics, kernels, photographs
+from ndlib.pictures.image_statistics import LAG, SPACES, Statistics, autocovariance, in_space, picture_statistics
 
 FEW = settings(max_examples=8, deadline=None)
 LAGS = range(-LAG, LAG + 1)
@@ -114,7 +116,7 @@ def test_statistics_in_another_space_are_those_of_converted_pictures(several, sp
 def test_spaces_are_what_they_are_said_to_be(several):
     torch.testing.assert_close(
         in_space(picture_statistics(several[0]), "luminance").products,
-        picture_statistics(data.luminance(several[0])).products,
+        picture_statistics(photographs.luminance(several[0])).products,
     )
     opponent = SPACES["opponent"]
     torch.testing.assert_close(opponent @ opponent.T, torch.eye(3, dtype=torch.float64))
@@ -189,7 +191,7 @@ def block_of(statistics):
 
 
 def test_the_two_estimators_differ_in_the_borders_alone():
-    x = data.photograph("coffee")[:, 100:220, 100:260]
+    x = photographs.photograph("coffee")[:, 100:220, 100:260]
     assert kernels.estimator_difference(x, 1).covariance < 1e-12  # one tap: all pixels are windows
     found = kernels.estimator_difference(x[0], 5)
     _, exact = functional.patch_moments(x[None, :1].double(), 5)
@@ -212,7 +214,9 @@ def test_patch_sides_that_have_no_centre_or_no_lags(summed, k):
 
 @pytest.fixture(scope="module")
 def colour():
-    return kernels.decompose(kernels.patch_covariance(picture_statistics(data.photograph("china")), 5, space="rgb"), 3)
+    return kernels.decompose(
+        kernels.patch_covariance(picture_statistics(photographs.photograph("china")), 5, space="rgb"), 3
+    )
 
 
 def covariance(spectrum):
@@ -310,7 +314,7 @@ def test_opponency_of_colours_with_a_known_covariance():
 
 
 def test_an_orthonormal_change_of_colours_turns_the_matrix():
-    statistics = picture_statistics(data.photograph("coffee"))
+    statistics = picture_statistics(photographs.photograph("coffee"))
     rgb, opponent = (
         kernels.deconvolution_matrix(kernels.decompose(kernels.patch_covariance(statistics, 3, space=space), 3))
         for space in ("rgb", "opponent")
@@ -627,10 +631,10 @@ def test_a_partial_file_of_another_run_is_not_taken(folder, tmp_path, monkeypatc
     monkeypatch.setattr(image_statistics, "SAVE_EVERY", -1.0)
     state = image_statistics._State(NAMES, [], 0)
     state.write(tmp_path / ".out.npz.partial")
-    with pytest.raises(data.DatasetError, match=r"partial \(it is of other pictures or options\): delete it"):
+    with pytest.raises(datasets.DatasetError, match=r"partial \(it is of other pictures or options\): delete it"):
         image_statistics.collect(folder, tmp_path / "out.npz", orders=1)
     (tmp_path / ".out.npz.partial").write_bytes(b"PK half a file")
-    with pytest.raises(data.DatasetError, match="delete it to begin afresh"):
+    with pytest.raises(datasets.DatasetError, match="delete it to begin afresh"):
         image_statistics.collect(folder, tmp_path / "out.npz")
 
 
@@ -678,7 +682,7 @@ def test_the_checksum_covers_names_and_contents(folder, tmp_path):
 
 def test_damaged_files_are_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK half a file")
-    with pytest.raises(data.DatasetError, match=r"a\.npz is damaged or no file of image statistics"):
+    with pytest.raises(datasets.DatasetError, match=r"a\.npz is damaged or no file of image statistics"):
         image_statistics.load(tmp_path / "a.npz")
     with pytest.raises(FileNotFoundError):
         image_statistics.load(tmp_path / "b.npz")
@@ -697,7 +701,7 @@ def luminance_kernel(statistics, **options):
 
 
 def test_the_file_is_small_and_says_where_it_is_from(imagenet):
-    file = data.path("imagenet_statistics.npz")
+    file = files.path("imagenet_statistics.npz")
     assert file.stat().st_size < 1_000_000
     assert imagenet.provenance["pictures"] == 1000 == int(imagenet.total.images)
     assert imagenet.provenance["skipped"] == []
@@ -787,7 +791,7 @@ def test_the_file_is_what_the_pictures_give(imagenet, tmp_path):
 
 
 def test_the_fft_is_twenty_times_as_fast_as_the_patch_matrix(capsys):
-    x = data.luminance(data.photograph("china").double())[:375, :500]
+    x = photographs.luminance(photographs.photograph("china").double())[:375, :500]
 
     def by_fft():
         return block(x, 15)

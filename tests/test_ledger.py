@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from ndlib import data, ledger
+from ndlib import files
+from ndlib.experiments import intervals, ledger
 
 RECORD = {
     "schema": 3,
@@ -124,19 +125,19 @@ def test_a_paired_difference_and_its_interval():
     """Against a table of Student's t: n = 3, t = 4.303; the common part of each pair does not widen the interval."""
     ours = [RECORD | {"seed": seed, "test_last": 10.0 * seed + gain} for seed, gain in enumerate((1.0, 2.0, 3.0))]
     theirs = [RECORD | {"seed": seed, "test_last": 10.0 * seed} for seed in (2, 0, 1)]
-    mean, low, high, n = ledger.paired_difference(ours, theirs)
+    mean, low, high, n = intervals.paired_difference(ours, theirs)
     assert (mean, n) == (2.0, 3)
     assert (low, high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
     for broken in (theirs[:2], [*theirs, theirs[0]], [RECORD | {"seed": s} for s in (0, 1, 3)]):
         with pytest.raises(ValueError, match="the same two or more seeds"):
-            ledger.paired_difference(ours, broken)
+            intervals.paired_difference(ours, broken)
 
 
 @pytest.mark.parametrize("runs", [1, 2])
 def test_a_paired_difference_wants_two_different_seeds(runs):
     side = [RECORD] * runs
     with pytest.raises(ValueError, match="the same two or more seeds"):
-        ledger.paired_difference(side, side)
+        intervals.paired_difference(side, side)
 
 
 def test_the_scatter_of_several_groups():
@@ -144,7 +145,7 @@ def test_the_scatter_of_several_groups():
     groups = [[10.0, 10.0 + math.sqrt(2)], [50.0, 53.0, 56.0]]
     t = 3.182446305  # Student's 97.5 % quantile with 3 degrees of freedom
     expected = t * math.sqrt((1 * 1 + 2 * 9) / 3 / 4)
-    assert ledger.pooled_half_width(groups, n=4) == pytest.approx(expected, rel=1e-6)
+    assert intervals.pooled_half_width(groups, n=4) == pytest.approx(expected, rel=1e-6)
 
 
 def test_names_shown():
@@ -153,9 +154,9 @@ def test_names_shown():
 
 
 def test_the_recorded_runs_are_valid_and_consistent():
-    files = sorted(data.path("results").glob("*.jsonl"))
-    assert files
-    for record in ledger.read(*files):
+    ledgers = sorted(files.path("results").glob("*.jsonl"))
+    assert ledgers
+    for record in ledger.read(*ledgers):
         curve = record["curve"]
         assert len(curve) == record["epochs"]
         for split in ("train", "test"):

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, fold, ledger, models, training
-from ndlib.data import Dataset
+from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, fold
+from ndlib.experiments import ledger, models, training
+from ndlib.experiments.datasets import Dataset
+from ndlib.experiments.models import ARCHITECTURES, METHODS, summary
+from ndlib.experiments.models.blocks import FrozenConv2d, KroneckerConv2d
 from ndlib.layers import Deconvolution, block_size_for
-from ndlib.models import ARCHITECTURES, METHODS, summary
-from ndlib.models.blocks import FrozenConv2d, KroneckerConv2d
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ndlib import models
-from ndlib.optimizers import OPTIMIZERS, optimizers
+from ndlib.experiments import models
+from ndlib.experiments.optimizers import OPTIMIZERS, optimizers
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
 EACH = [pytest.param(name, marks=needs_muon if name == "muon" else []) for name in OPTIMIZERS]

@@ -47,7 +47,7 @@ def test_the_wheel_carries_the_data(tmp_path):
 
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
-    probe = "import ndlib; print(ndlib.__file__, ndlib.data.path('published/table2_imagenet.csv'))"
+    probe = "import ndlib; print(ndlib.__file__, ndlib.files.path('published/table2_imagenet.csv'))"
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True
     )

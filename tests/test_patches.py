@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndlib import functional, patches
+from ndlib import functional
+from ndlib._core import patches
+from ndlib._core.patches import Patches, cut, paste, patch_samples
 from ndlib.functional import fold_weights, sample_moments
-from ndlib.patches import Patches, cut, paste, patch_samples
 
 
 def random(*shape, seed=0):

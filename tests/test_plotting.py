@@ -6,7 +6,7 @@ import xml.dom.minidom
 import matplotlib.pyplot as plt
 import pytest
 
-from ndlib import plotting
+from ndlib.bookwork import plotting
 
 
 @pytest.fixture(autouse=True)

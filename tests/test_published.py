@@ -1,4 +1,4 @@
-"""The published numbers as records, and what the checks of ndlib.audit mark in them."""
+"""The published numbers as records, and what the checks of ndlib.evidence.audit mark in them."""
 
 import csv
 import statistics
@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from ndlib import data, published
-from ndlib.published import OBADAGE, PAPER, RECOVERED, SBANDATI
+from ndlib import files
+from ndlib.evidence import published
+from ndlib.evidence.published import OBADAGE, PAPER, RECOVERED, SBANDATI
 
 RECORDS = published.records()
 
@@ -20,7 +21,7 @@ def attempts(rule, **conditions):
 
 
 def rows(file):
-    with data.path(f"published/{file}").open(newline="") as stream:
+    with files.path(f"published/{file}").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
@@ -163,7 +164,7 @@ def test_records_are_selected_and_paired():
 
 
 def test_the_file_of_recovered_means_is_what_the_logs_give():
-    file = data.path("published/recovered_test_means_20_epochs.csv")
+    file = files.path("published/recovered_test_means_20_epochs.csv")
     assert file.read_text() == published.recovered_table()
     means = {(r["architecture"], r["method"]): r for r in rows(file.name)}
     assert len(means) == 20

@@ -7,7 +7,7 @@ import scipy.signal
 import skimage.restoration
 import torch
 
-from ndlib import restore
+from ndlib.pictures import restore
 
 PICTURE = torch.rand(40, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from test_optimizers import needs_muon
 
-from ndlib import __main__, data, ledger, models, runs, training
-from ndlib.runs import Settings
+from ndlib import __main__, files
+from ndlib.experiments import datasets, ledger, models, runs, training
+from ndlib.experiments.runs import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 
@@ -65,7 +66,7 @@ def test_a_run_its_record_and_its_stored_network(tmp_path, method):
     assert record["command"] == "a 'b c'"
     assert record["options"] == ("block_size=4 solver=polar" if method == "nd" else "")
     assert record["params"] == sum(p.numel() for p in model.parameters())
-    patches = data.load("photo-patches").subset(256, 200)
+    patches = datasets.load("photo-patches").subset(256, 200)
     assert record["data_sha256"] == patches.sha256()
     scale = training.normaliser(patches, torch.device("cpu"))
     assert training.accuracy(model, patches.test_images, patches.test_labels, scale) == record["test_last"]
@@ -113,7 +114,7 @@ def test_a_frozen_first_layer_is_that_of_the_training_images():
 
 def test_held_out_images_are_training_images_that_were_not_trained_on():
     settings = dataclasses.replace(SMALL, held_out=100, test_images=None)
-    whole, part = data.load("photo-patches"), settings.data()
+    whole, part = datasets.load("photo-patches"), settings.data()
     assert torch.equal(part.train_images, whole.train_images[:256])
     assert torch.equal(part.test_images, whole.train_images[256:356])
     assert torch.equal(part.test_labels, whole.train_labels[256:356])
@@ -297,11 +298,11 @@ def test_mistakes_in_a_sweep_are_answered_in_a_line(tmp_path, monkeypatch, capsy
 
 def test_the_sweeps_of_the_project():
     """They can be read, and what they found is what the ledgers hold: a sweep was run whole or not at all."""
-    files = sorted(data.path("sweeps").glob("*.toml"))
-    assert len(files) > 3
-    for file in files:
+    sweeps = sorted(files.path("sweeps").glob("*.toml"))
+    assert len(sweeps) > 3
+    for file in sweeps:
         settings = runs.read_sweep(file)
-        held = data.path("results") / f"{file.stem}.jsonl"
+        held = files.path("results") / f"{file.stem}.jsonl"
         if held.exists():
             found = [s.find(held) for s in settings]
             assert all(found), f"{file.name}: {found.count(None)} of {len(found)} runs were not made"

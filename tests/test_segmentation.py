@@ -14,9 +14,10 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import ndlib
-from ndlib import __main__, segmentation
-from ndlib.data import DatasetError
-from ndlib.segmentation import IGNORED, Arrays, confusion_matrix, mean_iou
+from ndlib import __main__
+from ndlib.experiments import segmentation
+from ndlib.experiments.datasets import DatasetError
+from ndlib.experiments.segmentation import IGNORED, Arrays, confusion_matrix, mean_iou
 
 OFFICIAL = os.environ.get("NDLIB_OFFICIAL")
 few_rows = pytest.mark.filterwarnings("ignore:.*rows for a covariance")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ndlib import data, ledger, models, training
-from ndlib.data import Dataset
+from ndlib import files
+from ndlib.experiments import datasets, ledger, models, training
+from ndlib.experiments.datasets import Dataset
 from ndlib.layers import DeconvLinear, Deconvolution
 
 
@@ -271,15 +272,15 @@ def test_networks_and_their_normalisation():
 
 @pytest.mark.parametrize("method", ["bn", "nd"])
 def test_the_networks_that_the_project_carries(method):
-    file = data.path(f"weights/vgg-small-{method}.npz")
+    file = files.path(f"weights/vgg-small-{method}.npz")
     assert file.stat().st_size < 1_000_000
     model, record = models.load(file)
     assert record["method"] == method
-    assert record in ledger.read(*data.path("results").glob("*.jsonl"))
+    assert record in ledger.read(*files.path("results").glob("*.jsonl"))
     folder = Path(os.environ.get("NDLIB_DATA", "nowhere"))
     if not (folder / "cifar10.npz").exists():
         pytest.skip("$NDLIB_DATA has no cifar10.npz, so that the accuracy of the stored network cannot be measured")
-    cifar = data.load("cifar10").subset(record["train_images"], record["test_images"])
+    cifar = datasets.load("cifar10").subset(record["train_images"], record["test_images"])
     scale = training.normaliser(cifar, torch.device("cpu"))
     measured = training.accuracy(model, cifar.test_images, cifar.test_labels, scale)
     assert measured == pytest.approx(record["test_last"], abs=0.3)  # half precision moves a few images

@@ -1,6 +1,6 @@
 import pytest
 
-from ndlib.wording import signed
+from ndlib.bookwork.wording import signed
 
 
 @pytest.mark.parametrize(

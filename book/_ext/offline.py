@@ -15,7 +15,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
 
-from ndlib.plotting import inline_figure, take_letters
+from ndlib.bookwork.plotting import inline_figure, take_letters
 
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # 2 MB of the wheel's 24

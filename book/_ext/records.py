@@ -20,7 +20,7 @@ from notebooks import Book
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from ndlib import benchmark, ledger, runs
+from ndlib.experiments import benchmark, ledger, runs
 
 
 def duration(seconds: float) -> str:

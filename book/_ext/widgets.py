@@ -9,7 +9,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from ndlib.widgets import bundle
+from ndlib.bookwork.widgets import bundle
 
 MOUNT = re.compile(r'<div class="nd-mount" data-widget="([\w-]+)">')
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"

@@ -10,7 +10,7 @@ from contents import ROOT, html
 from jupyter_cache import get_cache
 from notebooks import Book
 
-from ndlib import ledger, runs
+from ndlib.experiments import ledger, runs
 
 MESSAGE = re.compile(r"```\{code-block\} text\n(.*?)\n```", re.DOTALL)
 GAP = "\0"

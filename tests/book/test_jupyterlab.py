@@ -13,7 +13,7 @@ import pytest
 CELLS = [
     """
     import torch
-    from ndlib.widgets import KernelExplorer, NewtonSchulz
+    from ndlib.bookwork.widgets import KernelExplorer, NewtonSchulz
     w = NewtonSchulz(spectrum="1/k")
     w
     """,

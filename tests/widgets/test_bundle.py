@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from playwright._impl._driver import compute_driver_executable
 
-from ndlib.widgets import bundle
+from ndlib.bookwork.widgets import bundle
 
 NODE = compute_driver_executable()[0]
 

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from playwright._impl._driver import compute_driver_executable
 
-from ndlib import data, published, restore
+from ndlib.bookwork.widgets import BlurLab, Descent, EvidenceExplorer, PixelPairs
+from ndlib.bookwork.widgets.blur_lab import SIDE, noise_field
+from ndlib.evidence import published
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
-from ndlib.image_statistics import LAG, autocovariance, picture_statistics
-from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
-from ndlib.widgets import BlurLab, Descent, EvidenceExplorer, PixelPairs
-from ndlib.widgets.blur_lab import SIDE, noise_field
+from ndlib.pictures import photographs, restore
+from ndlib.pictures.image_statistics import LAG, autocovariance, picture_statistics
+from ndlib.pictures.kernels import block_toeplitz, decompose, deconvolution_kernel
 
 HERE = Path(__file__).parent
-MODULES = HERE.parents[1] / "ndlib" / "widgets"
+MODULES = HERE.parents[1] / "ndlib" / "bookwork" / "widgets"
 NODE = compute_driver_executable()[0]  # Playwright brings one
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
@@ -43,7 +44,7 @@ def run(tmp_path):
 @pytest.fixture(scope="module")
 def picture():
     """A part of a photograph, not square and not symmetric: (3, 60, 75)."""
-    return data.photograph("coffee").double()[:, 100:160, 200:275]
+    return photographs.photograph("coffee").double()[:, 100:160, 200:275]
 
 
 def close(found, wanted):
@@ -83,7 +84,7 @@ def test_symmetric_eigen(run, kind):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_autocovariance(run, picture, channels):
-    x = picture if channels == 3 else data.luminance(picture)[None]
+    x = picture if channels == 3 else photographs.luminance(picture)[None]
     wanted = autocovariance(picture_statistics(x))
     found = run("autocovariance", planes=x.flatten(1), width=75, height=60, reach=LAG)
     pairs = PAIRS if channels == 3 else PAIRS[:1]
@@ -93,7 +94,7 @@ def test_autocovariance(run, picture, channels):
 @pytest.mark.parametrize("steps", [None, 1, 5, 15])
 @pytest.mark.parametrize("k", [3, 9, 15])
 def test_grey_kernel(run, picture, k, steps):
-    tables = autocovariance(picture_statistics(data.luminance(picture)))
+    tables = autocovariance(picture_statistics(photographs.luminance(picture)))
     wanted = deconvolution_kernel(decompose(block_toeplitz(tables, k)), eps=1e-4, n_iter=steps)
     found = run("kernels", tables=tables[0].flatten(1), reach=LAG, k=k, steps=steps, eps=1e-4, output=0)
     close(found, wanted.flatten(1))

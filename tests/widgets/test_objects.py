@@ -11,18 +11,28 @@ import torch
 import traitlets
 from PIL import Image
 
-from ndlib import data, published
+from ndlib.bookwork.widgets import (
+    BlurLab,
+    Descent,
+    EvidenceExplorer,
+    KernelExplorer,
+    NewtonSchulz,
+    PatchMatrix,
+    PixelPairs,
+)
+from ndlib.bookwork.widgets.base import BookWidget
+from ndlib.evidence import published
+from ndlib.experiments import datasets
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
-from ndlib.image_statistics import autocovariance, picture_statistics
-from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
-from ndlib.widgets import BlurLab, Descent, EvidenceExplorer, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
-from ndlib.widgets.base import BookWidget
+from ndlib.pictures import photographs
+from ndlib.pictures.image_statistics import autocovariance, picture_statistics
+from ndlib.pictures.kernels import block_toeplitz, decompose, deconvolution_kernel
 
 
 @pytest.fixture(scope="module")
 def pictures():
     """Five small colour pictures, (5, 3, 48, 40)."""
-    coffee = data.photograph("coffee").double()
+    coffee = photographs.photograph("coffee").double()
     return torch.stack([coffee[:, 50 * i : 50 * i + 48, 200:240] for i in range(5)])
 
 
@@ -57,7 +67,7 @@ def test_the_kernel_is_that_of_the_images(pictures, channel):
     assert w.counts == [1, 2, 3, 4, 5] and w.count == 5
     w.count = 3
     total = picture_statistics(pictures[0]) + picture_statistics(pictures[1]) + picture_statistics(pictures[2])
-    space, channels, output = (data.luminance, 1, 0) if channel == "luminance" else (lambda x: x, 3, 1)
+    space, channels, output = (photographs.luminance, 1, 0) if channel == "luminance" else (lambda x: x, 3, 1)
     tables = autocovariance(total)
     if channel == "luminance":
         parts = [picture_statistics(space(p)) for p in pictures[:3]]
@@ -74,7 +84,7 @@ def test_a_folder_of_pictures_and_grey_ones(pictures, tmp_path):
     as_files = KernelExplorer(images=tmp_path, eps=1e-3)
     rounded = (pictures * 255).round() / 255
     np.testing.assert_allclose(as_files.kernel, KernelExplorer(images=rounded, eps=1e-3).kernel)
-    grey = KernelExplorer(images=data.luminance(pictures)[:, None])
+    grey = KernelExplorer(images=photographs.luminance(pictures)[:, None])
     assert grey.kernel.shape == (15, 15)
     with pytest.raises(traitlets.TraitError, match="grey"):
         grey.channel = "red"
@@ -164,7 +174,7 @@ def test_a_photograph_is_blurred_and_restored():
 def test_a_picture_of_ones_own_is_blurred(pictures):
     w = BlurLab(picture=pictures[0])
     assert w.photograph == "yours" and w.names[-1] == "yours"
-    assert w.picture.mean() == pytest.approx(float(data.luminance(pictures[0])[4:44].mean()), abs=0.01)
+    assert w.picture.mean() == pytest.approx(float(photographs.luminance(pictures[0])[4:44].mean()), abs=0.01)
     with pytest.raises(ValueError, match="must have shape"):
         BlurLab(picture=pictures)
 
@@ -256,6 +266,6 @@ def test_state_in_a_page_is_data_and_nothing_else():
 
 def test_a_notebook_gets_both_views():
     data, _ = NewtonSchulz()._repr_mimebundle_()
-    assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= data.keys()
+    assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= datasets.keys()
     ids = re.findall(r' id="([^"]+)"', data["text/html"])
     assert ids and len(ids) == len(set(ids))

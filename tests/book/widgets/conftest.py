@@ -12,7 +12,7 @@ from contents import ROOT
 from mounts import WIDGETS, wait
 from PIL import Image
 
-from ndlib import data
+from ndlib.pictures import photographs
 
 PAGE = """---
 jupytext:
@@ -29,7 +29,7 @@ kernelspec:
 
 ```{{code-cell}} ipython3
 from ndlib import plotting
-from ndlib.widgets import {widget}
+from ndlib.bookwork.widgets import {widget}
 
 plotting.use_style()
 {widget}()
@@ -109,7 +109,7 @@ def phone(telephone, own):
 @pytest.fixture
 def photograph(tmp_path):
     """A small part of a photograph, as a file and as the tensor that it holds."""
-    pixels = (data.photograph("cat")[:, 60:180, 100:280] * 255).round().byte()
+    pixels = (photographs.photograph("cat")[:, 60:180, 100:280] * 255).round().byte()
     file = tmp_path / "cat.png"
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
     return file, pixels.double() / 255

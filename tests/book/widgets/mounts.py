@@ -3,7 +3,15 @@
 import numpy as np
 from PIL import Image
 
-from ndlib.widgets import BlurLab, Descent, EvidenceExplorer, KernelExplorer, NewtonSchulz, PatchMatrix, PixelPairs
+from ndlib.bookwork.widgets import (
+    BlurLab,
+    Descent,
+    EvidenceExplorer,
+    KernelExplorer,
+    NewtonSchulz,
+    PatchMatrix,
+    PixelPairs,
+)
 
 WIDGETS = {
     "newton-schulz": NewtonSchulz,

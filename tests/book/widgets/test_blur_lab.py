@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mounts import drag, picture_files, readout, set_traits, settled, wait
 
-from ndlib import data
-from ndlib.widgets import BlurLab
+from ndlib.bookwork.widgets import BlurLab
+from ndlib.pictures import photographs
 
 
 def pictures(page):
@@ -109,7 +109,7 @@ def test_blur_lab_with_a_photograph_of_ones_own(started, photograph, tmp_path):
     assert page.get_by_label("your own", exact=True).is_checked()
     set_traits(page, "blur-lab", noise=0, k=0)
     # 120 x 180 pixels: the middle square is enlarged to 128, which keeps its mean.
-    grey = data.luminance(pixels)[:, 30:150]
+    grey = photographs.luminance(pixels)[:, 30:150]
     assert pictures(page)[1].mean() == pytest.approx(float(grey.mean()), abs=1e-6)
     assert "never leaves this page" in page.locator(".nd-private").inner_text()
     page.get_by_role("button", name="Reset").click()

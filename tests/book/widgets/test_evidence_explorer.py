@@ -1,9 +1,9 @@
 import pytest
 from mounts import readout, set_traits, settled, wait
 
-from ndlib import published
-from ndlib.published import OBADAGE, PAPER, RECOVERED, SBANDATI
-from ndlib.widgets import EvidenceExplorer
+from ndlib.bookwork.widgets import EvidenceExplorer
+from ndlib.evidence import published
+from ndlib.evidence.published import OBADAGE, PAPER, RECOVERED, SBANDATI
 
 RECORDS = published.records()
 PAPERS = {r.cell: r.accuracy for r in RECORDS if r.source == PAPER}

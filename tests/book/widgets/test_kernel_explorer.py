@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from mounts import picture_files, set_traits, settled, wait
 
-from ndlib import data
-from ndlib.image_statistics import autocovariance, picture_statistics
-from ndlib.kernels import block_toeplitz, decompose, deconvolution_kernel
-from ndlib.widgets import KernelExplorer
+from ndlib.bookwork.widgets import KernelExplorer
+from ndlib.pictures import photographs
+from ndlib.pictures.image_statistics import autocovariance, picture_statistics
+from ndlib.pictures.kernels import block_toeplitz, decompose, deconvolution_kernel
 
 
 def kernels(page):
@@ -105,7 +105,7 @@ def test_a_photograph_of_ones_own(started, photograph):
     page.wait_for_timeout(1500)
     for channel, channels, output in (("luminance", 1, 0), ("blue", 3, 2)):
         set_traits(page, "kernel-explorer", channel=channel)
-        x = pixels if channels == 3 else data.luminance(pixels)
+        x = pixels if channels == 3 else photographs.luminance(pixels)
         spectrum = decompose(
             block_toeplitz(autocovariance(picture_statistics(x)), 15 if channels == 1 else 9), channels
         )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from mounts import set_traits, settled
 
-from ndlib.widgets import NewtonSchulz
+from ndlib.bookwork.widgets import NewtonSchulz
 
 
 def gains(page):

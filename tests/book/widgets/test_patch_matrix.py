@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from mounts import drag, readout, set_traits, settled, wait
 
-from ndlib.widgets import PatchMatrix
+from ndlib.bookwork.widgets import PatchMatrix
 
 
 def drawn_matrices(page):

@@ -1,0 +1,46 @@
+"""A training step of each network and its memory, the stages of the deconvolved layers, and inference after folding:
+measured in turns in one process, ratios first; every result is added to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..experiments import benchmark
+from ..experiments.models import ARCHITECTURES, one_of
+from ._common import a_device, a_positive_integer, refuse_unwritable
+
+BENCHED = ("vgg-small", "vgg16", "resnet18")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archs", nargs="*", metavar="ARCH", help=f"such as {' '.join(BENCHED)} (default: these)")
+    parser.add_argument("--width", type=float, default=1.0, help="factor on the hidden channels")
+    parser.add_argument("--batch-size", type=a_positive_integer, default=128, help="images a step")
+    parser.add_argument(
+        "--compile", dest="compiled", action="store_true", help="only steps with BN and ND, and through torch.compile"
+    )
+    parser.add_argument("--rounds", type=a_positive_integer, default=5, help="how often each is timed")
+    parser.add_argument("--device", type=a_device, default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--official", type=Path, metavar="PATH", help="a checkout of the authors' repository, compared too"
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/benchmark.jsonl"), help="JSON lines file to add to")
+
+
+def run(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
+    chosen["archs"] = chosen["archs"] or list(BENCHED)
+    for arch in chosen["archs"]:
+        one_of("architecture", arch, ARCHITECTURES)
+    refuse_unwritable(chosen["out"])
+    if chosen["official"] and not chosen["compiled"]:
+        benchmark.check_checkout(chosen["official"])  # now, not after an hour
+    # A place on somebody's disk does not belong into the record.
+    places = ("--official", "--out")
+    words = ["PATH" if before in places else word for before, word in zip(["", *arguments], arguments, strict=False)]
+    command = shlex.join(["python", "-m", "ndlib", *words])
+    yield from benchmark.run(checkout=chosen.pop("official"), file=chosen.pop("out"), command=command, **chosen)

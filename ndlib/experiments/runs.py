@@ -1,0 +1,374 @@
+"""Runs from their description to their ledger record, alone or in sweeps; interrupted, they go on.
+
+A run is a :class:`Settings`. A sweep is a TOML file: ``[settings]`` of all its runs, a table ``[[arms]]`` for each
+thing compared, and in either a list of values where a list of runs is meant::
+
+    [settings]
+    dataset = "cifar10"
+    train_images = 10_000
+    epochs = 3
+    seed = [0, 1, 2]
+
+    [[arms]]
+    method = "bn"
+
+    [[arms]]
+    method = "nd"
+    lr = [0.05, 0.1]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pickle
+import shlex
+import tomllib
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..conversion import convert, unfold
+from ..files import cache_folder, path
+from ..layers import parse_option
+from . import ledger, models
+from .datasets import Dataset, load
+from .ledger import Record
+from .provenance import provenance
+from .training import Checkpoint, fit, normaliser
+
+WHITENING_IMAGES = 5000  # that a frozen first layer is fitted to
+UNFOLDING_IMAGES = 500  # that every layer of an unfolded network is measured on
+KEPT = ("function", "weights")
+# Of the settings in a sweep, by their annotation.
+TYPES: dict[str, tuple[type, str]] = {
+    "str": (str, "a text in quotes"),
+    "int": (int, "an integer"),
+    "int | None": (int, "an integer"),
+    "float": (float, "a number"),
+    "dict[str, Any]": (dict, "a table"),
+}
+
+_load = lru_cache(maxsize=1)(load)  # the runs of a sweep mostly have one data set
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's result; the defaults are the paper's settings for CIFAR.
+
+    ``train_images`` and ``test_images`` are the first so many in canonical order, None all. With ``held_out`` the
+    network is tested on so many training images that follow those it is trained on, and the test images are not
+    looked at. ``seed`` decides weights, order and augmentation. ``options`` are those of the deconvolution layers, see
+    ``models.build``. The others are arguments of ``training.fit``.
+
+    ``start``: a file of ``models.save``, such as ``weights/vgg-small-bn.npz`` of the project's data, whose network is
+    trained on; "" for random weights. On another data set it gets a new classifier. Where it has batch normalisation
+    and ``method`` is ``"nd"``, ``keep`` says what the deconvolved network has of it: ``"function"``, by
+    ``conversion.unfold``, or ``"weights"`` alone, by ``conversion.convert``.
+    """
+
+    dataset: str
+    method: str
+    arch: str = "vgg-small"
+    width: float = 1.0
+    variant: str = "paper"
+    options: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
+    keep: str = "function"
+    train_images: int | None = None
+    test_images: int | None = None
+    held_out: int = 0
+    epochs: int = 20
+    seed: int = 0
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-3
+    batch_size: int = 128
+    augment: str = "crop-flip"
+    loss: str = "cross-entropy"
+    precision: str = "float32"
+
+    def data(self) -> Dataset:
+        """The images of the run: those trained on, and those tested on in the place of ``test_images``."""
+        whole = _load(self.dataset)
+        if not self.held_out:
+            return whole.subset(self.train_images, self.test_images)
+        return whole.hold_out(self.train_images, self.held_out)
+
+    def command(self) -> list[str]:
+        """The command line that repeats the run."""
+        words = ["python", "-m", "ndlib", "train"]
+        for f in fields(self):
+            value, flag = getattr(self, f.name), "--" + f.name.replace("_", "-")
+            if f.name == "options":
+                words += itertools.chain.from_iterable(("--option", f"{k}={v}") for k, v in sorted(value.items()))
+            elif value != f.default:
+                words += [flag, str(value)]
+        return words
+
+    def find(self, file: Path) -> Record | None:
+        """The record of this run in a ledger; None where there is no such ledger or no such record."""
+        if not file.exists():
+            return None
+        wanted = self.configuration()
+        if None in wanted.values():  # of all the images, how many are there?
+            data = self.data()
+            wanted |= {"train_images": len(data.train_images), "test_images": len(data.test_images)}
+        return next(iter(ledger.select(ledger.read(file), **wanted)), None)
+
+    def configuration(self) -> Record:
+        """The settings under the keys of the ledger."""
+        return {
+            "dataset": self.dataset,
+            "split": "held-out" if self.held_out else "test",
+            "train_images": self.train_images,
+            "test_images": self.held_out or self.test_images,
+            "arch": self.arch,
+            "width": self.width,
+            "variant": self.variant,
+            "method": self.method,
+            "options": " ".join(f"{name}={value}" for name, value in sorted(self.options.items())),
+            "start": self.start,
+            "keep": self.keep if self.start else "",
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "schedule": "cosine",
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+            "batch_size": self.batch_size,
+            "augment": self.augment,
+            "loss": self.loss,
+            "precision": self.precision,
+        }
+
+
+def run(
+    settings: Settings,
+    *,
+    device: str = "cpu",
+    progress: bool = True,
+    checkpoint: Checkpoint | None = None,
+    command: Sequence[str] = (),
+) -> tuple[nn.Module, Record]:
+    """One run: load, build, :func:`training.fit`; the network and the ledger record.
+
+    ``command`` is what is written down as the way to repeat the run, by default ``settings.command()``.
+    """
+    data = settings.data()
+    torch.manual_seed(settings.seed)
+    model = network(settings, data)
+    names = ["epochs", "seed", "optimizer", "lr", "momentum", "weight_decay"]
+    names += ["batch_size", "augment", "loss", "precision"]
+    hyperparameters = {name: getattr(settings, name) for name in names}
+    curve = fit(model, data, **hyperparameters, device=device, progress=progress, checkpoint=checkpoint)
+    record: Record = {
+        "schema": ledger.VERSION,
+        **settings.configuration(),
+        "data_sha256": data.sha256(),
+        "train_images": len(data.train_images),
+        "test_images": len(data.test_images),
+        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        "metric": "top-1",
+        **{f"{split}_best": max(e[split] for e in curve) for split in ("train", "test")},
+        **{f"{split}_last": curve[-1][split] for split in ("train", "test")},
+        "curve": curve,
+        "train_seconds": round(sum(e["train_seconds"] for e in curve), 3),
+        "test_seconds": round(sum(e["test_seconds"] for e in curve), 3),
+        "params": sum(p.numel() for p in model.parameters()),
+        **provenance(device),
+        "command": shlex.join(command or settings.command()),
+    }
+    return model, record
+
+
+def network(settings: Settings, data: Dataset) -> nn.Module:
+    """The network that a run begins with, in training mode; random numbers are torch's.
+
+    Raises:
+        ValueError: a combination that does not exist, or a start that does not fit the rest.
+    """
+    model = models.build(
+        settings.arch,
+        method=settings.method,
+        classes=len(data.classes),
+        channels=data.train_images.shape[1],
+        size=data.train_images.shape[-1],
+        width=settings.width,
+        variant=settings.variant,
+        options=settings.options,
+    )
+
+    def first(n: int) -> Tensor:
+        mean, std = normaliser(data, torch.device("cpu"))
+        return (data.train_images[:n].float() - mean) / std
+
+    if settings.method == "bn-frozen":
+        models.fit_whitening(model, first(WHITENING_IMAGES))
+    if settings.start:
+        _begin_with(model, settings, first(UNFOLDING_IMAGES))
+    return model
+
+
+def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
+    """Give a network the state of the one that ``settings.start`` names, deconvolved if it must be."""
+    models.one_of("thing to keep", settings.keep, KEPT)
+    file = Path(settings.start)
+    trained, record = _load_start(file if file.exists() else path(settings.start))
+    wanted, found = ((r["arch"], r["width"]) for r in (settings.configuration(), record))
+    if wanted != found:
+        raise ValueError("{} is {} of width {:g}, not {} of width {:g}".format(settings.start, *found, *wanted))
+    change = record["method"], settings.method
+    if change in (("bn", "nd"), ("none", "nd")):
+        if settings.variant != "uniform":
+            raise ValueError("a trained network is deconvolved uniformly; add the variant uniform")
+        if settings.keep == "weights":
+            trained, _ = convert(trained, **settings.options)
+        else:
+            trained, _ = unfold(trained, images, **settings.options)
+    elif change[0] != change[1]:
+        raise ValueError("{} has the form {}; no {} can be made of it".format(settings.start, *change))
+    layers = [[m for m in net.modules() if m.state_dict() and not list(m.children())] for net in (trained, model)]
+    if len(layers[0]) != len(layers[1]):
+        raise ValueError(
+            f"{settings.start}, deconvolved to keep its {settings.keep}, has other layers than the deconvolved "
+            f"{settings.arch}: normalisation that cannot be fused, or layers that are not converted"
+        )
+    if record["dataset"] != settings.dataset:  # the classifier, the last of all layers, knows other classes
+        layers[0].pop()
+    for theirs, ours in zip(*layers, strict=False):
+        ours.load_state_dict(theirs.state_dict())
+
+
+def _load_start(file: Path) -> tuple[nn.Module, Record]:
+    """What ``models.load`` returns; it raises many things for a file that is something else."""
+    try:
+        return models.load(file)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as e:
+        raise ValueError(f"{file} is no weights file of ndlib, such as train --save-weights writes") from e
+
+
+def checkpoint_of(settings: Settings, file: Path, *, resume: bool) -> Checkpoint:
+    """Where a run that will be added to the ledger ``file`` is kept until then, in the cache folder of the data sets;
+    forgotten unless ``resume``.
+    """
+    described = json.dumps([str(file.resolve()), dataclasses.asdict(settings)], sort_keys=True, default=str)
+    name = hashlib.sha256(described.encode()).hexdigest()[:16]
+    checkpoint = Checkpoint(cache_folder() / "checkpoints" / f"{name}.pt")
+    if not resume:
+        checkpoint.remove()
+    return checkpoint
+
+
+def read_sweep(file: Path) -> list[Settings]:
+    """The runs of a sweep, repetitions of all arms one after the other, so that a part of it already compares them.
+
+    Raises:
+        ValueError: the file is not TOML, has a table or a setting that there is not, or a value of another type.
+    """
+    with file.open("rb") as stream:
+        try:
+            tables = tomllib.load(stream)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{file} is not TOML: {error}") from error
+    if unknown := sorted(tables.keys() - {"settings", "arms"}):
+        raise ValueError(f"{file}: unknown table {unknown[0]!r}; there are settings and arms")
+    known = [f.name for f in fields(Settings)]
+    common, arms = tables.get("settings", {}), tables.get("arms", [{}])
+    if not isinstance(common, dict):
+        raise ValueError(f"{file}: settings must be a table, [settings], got {common!r}")
+    if not isinstance(arms, list) or not all(isinstance(arm, dict) for arm in arms):
+        raise ValueError(f"{file}: arms must be tables, [[arms]] each, got {arms!r}")
+    for table in (common, *arms):
+        if unknown := sorted(table.keys() - set(known)):
+            raise ValueError(f"{file}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
+    runs = [(n, settings) for n, arm in enumerate(arms) for settings in _crossed(common | arm)]
+    for _, settings in runs:
+        for required in ("dataset", "method"):
+            if required not in settings:
+                raise ValueError(f"{file}: a run has no {required}")
+    try:
+        runs = [(n, _typed(settings)) for n, settings in runs]
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    runs.sort(key=lambda pair: (pair[1].get("seed", 0), pair[0]))
+    return [Settings(**settings) for _, settings in runs]
+
+
+def _typed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, each of its type; an integer will do for a number."""
+    typed = dict(settings)
+    for f in fields(Settings):
+        kind, words = TYPES[str(f.type)]
+        if f.name in typed:
+            value = typed[f.name]
+            typed[f.name] = value = float(value) if kind is float and type(value) is int else value
+            if type(value) is not kind:
+                raise ValueError(f"{f.name} must be {words}, got {value!r}")
+    if "options" in typed:
+        typed["options"] = dict(parse_option(f"{name}={value}") for name, value in typed["options"].items())
+    return typed
+
+
+def _crossed(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    lists = {name: value for name, value in table.items() if isinstance(value, list)}
+    for values in itertools.product(*lists.values()):
+        yield table | dict(zip(lists, values, strict=True))
+
+
+def sweep(
+    settings: Sequence[Settings], file: Path, *, device: str = "cpu", first: bool = True, progress: bool = True
+) -> Iterator[str]:
+    """Make the runs that the ledger ``file`` does not hold yet and add them to it; a line of text for each.
+
+    A run that was interrupted goes on after the last epoch that it finished. A run whose loss is no longer finite gets
+    its line and no record, and the sweep goes on. Of several processes that share each run the ``first`` alone writes.
+    """
+    for number, wanted in enumerate(settings, start=1):
+        if done := wanted.find(file):
+            yield f"{number}/{len(settings)} {summary(done)}; was there"
+            continue
+        checkpoint = checkpoint_of(wanted, file, resume=True)
+        try:
+            _, record = run(wanted, device=device, progress=progress, checkpoint=checkpoint)
+        except FloatingPointError as error:
+            checkpoint.remove()
+            yield f"{number}/{len(settings)} no result, {error}: {shlex.join(wanted.command())}"
+            continue
+        if first:
+            ledger.append(file, record)
+            checkpoint.remove()
+        yield f"{number}/{len(settings)} {summary(record)}"
+
+
+def overview(settings: Sequence[Settings], file: Path) -> Iterator[str]:
+    """A line for each run of a sweep: its result, or that it was not run and the command that makes it alone."""
+    for wanted in settings:
+        done = wanted.find(file)
+        yield summary(done) if done else f"not run: {shlex.join(wanted.command())}"
+
+
+def summary(record: Record) -> str:
+    """A line about a run."""
+    named = [ledger.display_name(record[key]) for key in ("method", "arch", "dataset")]
+    where = {"test": "test", "held-out": "held-out training images"}[record["split"]]
+    named += [record["options"]] * bool(record["options"])
+    named += [record["optimizer"]] * (record["optimizer"] != "sgd")
+    named += [f"from {record['start']}", f"keeping the {record['keep']}"] * bool(record["start"])
+    epochs = f"{record['epochs']} epoch{'s' * (record['epochs'] > 1)}"
+    return (
+        f"{', '.join(named)}, seed {record['seed']}, {epochs}, "
+        f"lr {record['lr']}: {where} {record['test_last']:.2f} % "
+        f"(best {record['test_best']:.2f}), train {record['train_last']:.2f} %, "
+        f"{record['train_seconds']:.0f} s of training"
+    )

@@ -1,0 +1,277 @@
+"""Train a classifier and measure it, training accuracy and test accuracy kept apart."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..files import written_whole
+from ..layers import Deconvolution, check_finite
+from .datasets import Dataset
+from .optimizers import optimizers
+
+EVALUATION_BATCH = 500
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file with the state of a run after its last finished epoch, so that an interruption costs one epoch at most."""
+
+    file: Path
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write it whole or not at all."""
+        with written_whole(self.file) as stream:
+            torch.save(state, stream)
+
+    def load(self) -> dict[str, Any] | None:
+        """The state, or None where there is none. Nothing in the file is executed.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self.file.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{self.file} is damaged ({error}); delete it, and the run starts anew") from error
+        return state
+
+    def remove(self) -> None:
+        """Forget the run."""
+        self.file.unlink(missing_ok=True)
+
+
+def normaliser(data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over the training images, shapes (1, C, 1, 1), grey levels."""
+    pixels = data.train_images.to(device).float()
+    return pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+    """A random shift of up to ``padding`` pixels and a random left-right flip, drawn for each image apart.
+
+    Zeros come in at the border. ``images``: shape (N, C, H, W); ``generator`` on the CPU.
+    """
+    n, _, height, width = images.shape
+    shifts = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
+    rows = shifts[0] + torch.arange(height)
+    columns = shifts[1] + torch.arange(width)
+    flip = torch.rand(n, 1, generator=generator) < 0.5
+    columns = torch.where(flip, columns.flip(1), columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    padded = F.pad(images, [padding] * 4)
+    picked = padded[torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2)
+
+
+def resized_crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random part of each image, enlarged to the whole, and a random left-right flip: for pictures of objects.
+
+    The part has 8 to 100 % of the area and sides in a ratio of 3:4 to 4:3 (of ten draws the first that fits inside,
+    else the whole), as in ``torchvision.transforms.RandomResizedCrop``. ``images``: shape (N, C, H, W).
+    """
+    n = len(images)
+    area = 0.08 + 0.92 * torch.rand(n, 10, generator=generator)
+    root_of_ratio = ((2 * torch.rand(n, 10, generator=generator) - 1) * math.log(4 / 3) / 2).exp()
+    sides = torch.stack([area.sqrt() * root_of_ratio, area.sqrt() / root_of_ratio], 2)  # width, height; whole: 1
+    fits = (sides <= 1).all(2)
+    first = fits.int().argmax(1)
+    size = torch.where(fits.any(1)[:, None], sides[torch.arange(n), first], 1.0)
+    centre = (2 * torch.rand(n, 2, generator=generator) - 1) * (1 - size)
+    flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = size[:, 0] * flip, size[:, 1], centre
+    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Half the squared distance of the outputs from the one-hot label, mean over the batch (the paper's L2 loss)."""
+    return (logits - F.one_hot(labels, logits.shape[1])).square().sum(1).mean() / 2
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "crop-flip": crop_and_flip,
+    "resized-crop-flip": resized_crop_and_flip,
+    "none": lambda images, _: images,
+}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross-entropy": F.cross_entropy,
+    "squared-error": squared_error,
+}
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, scale: tuple[Tensor, Tensor]) -> float:
+    """Percent of images that the model, put into evaluation mode, classifies rightly; processes share the work."""
+    model.eval()
+    mean, std = scale
+    rank, processes = _processes()
+    correct = torch.zeros((), device=images.device, dtype=torch.long)
+    with torch.inference_mode():
+        mine = images[rank::processes], labels[rank::processes]
+        for x, y in zip(*(part.split(EVALUATION_BATCH) for part in mine), strict=True):
+            correct += (model((x.float() - mean) / std).argmax(1) == y).sum()
+    return 100 * int(_sum(correct)) / len(labels)
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    epochs: int,
+    seed: int,
+    optimizer: str = "sgd",
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-3,
+    batch_size: int = 128,
+    augment: str = "crop-flip",
+    loss: str = "cross-entropy",
+    precision: str = "float32",
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    checkpoint: Checkpoint | None = None,
+) -> list[dict[str, float]]:
+    """Train, the learning rate falling to zero along a cosine over all steps; test after each epoch.
+
+    The defaults are the paper's settings for CIFAR. ``seed`` decides order and augmentation (the weights are
+    the caller's). Each epoch leaves out the last incomplete batch, whose covariance would be a poor one.
+
+    Under ``torch.distributed`` each process takes its share of every batch. Gradients are averaged and deconvolution
+    layers measure the whole batch, so that the result is that of one process; batch normalisation does so on CUDA
+    only.
+
+    Args:
+        optimizer: its name, see ``optimizers.optimizers``, which takes ``lr``, ``momentum`` and ``weight_decay`` too.
+        augment: a key of ``AUGMENTATIONS``; loss: a key of ``LOSSES``.
+        precision: ``"bfloat16"`` runs the network under autocast; deconvolution layers keep their root in float32.
+        checkpoint: written after each epoch; where it holds an unfinished run, that run goes on.
+
+    Returns:
+        One dictionary an epoch: ``epoch`` (from 1), ``loss`` and ``train`` (the loss and percent right, over
+        the training batches as they were met), ``test`` (percent right on the test images, after the epoch),
+        ``train_seconds``, ``test_seconds``.
+
+    Raises:
+        ValueError: fewer training images than a batch, fewer than one epoch, an unknown name, or a batch that the
+            processes cannot share evenly.
+        FloatingPointError: the loss is no longer finite.
+    """
+    from tqdm.auto import tqdm
+
+    rank, processes = _processes()
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if not 1 <= batch_size <= len(data.train_images):
+        raise ValueError(
+            f"batch_size must lie between 1 and the number of training images, {len(data.train_images)}, "
+            f"got {batch_size}"
+        )
+    if batch_size % processes:
+        raise ValueError(f"batch_size must be a multiple of the number of processes, {processes}, got {batch_size}")
+    choices: dict[str, tuple[str, Iterable[str]]]
+    choices = {"augment": (augment, AUGMENTATIONS), "loss": (loss, LOSSES), "precision": (precision, PRECISIONS)}
+    for what, (chosen, known) in choices.items():
+        if chosen not in known:
+            raise ValueError(f"{what} must be one of {', '.join(known)}, got {chosen!r}")
+    device = torch.device(device)
+    model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # what its convolutions prefer
+    network = _shared(model, device) if processes > 1 else model
+    images, labels = data.train_images.to(device), data.train_labels.to(device)
+    test_images, test_labels = data.test_images.to(device), data.test_labels.to(device)
+    mean, std = scale = normaliser(data, device)
+    generator = torch.Generator().manual_seed(seed)
+    updates = optimizers(model, optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    steps = len(images) // batch_size
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(update, T_max=epochs * steps) for update in updates]
+    autocast = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
+
+    curve: list[dict[str, float]] = []
+    parts: dict[str, Any] = {"model": model}
+    for number, (update, schedule) in enumerate(zip(updates, schedules, strict=True)):
+        parts |= {f"optimizer {number}": update, f"schedule {number}": schedule}
+    if checkpoint and (state := checkpoint.load()):
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        curve = state["curve"]
+
+    with tqdm(total=epochs * steps, initial=len(curve) * steps, disable=not progress or rank > 0, unit="step") as bar:
+        for epoch in range(len(curve) + 1, epochs + 1):
+            start = time.perf_counter()
+            model.train()
+            loss_sum = torch.zeros((), device=device)
+            correct = torch.zeros((), device=device, dtype=torch.long)
+            order = torch.randperm(len(images), generator=generator).to(device)
+            for batch in order[: steps * batch_size].split(batch_size):
+                x = AUGMENTATIONS[augment]((images[batch].float() - mean) / std, generator)
+                x, y = x[rank::processes], labels[batch][rank::processes]
+                with autocast:
+                    logits = network(x)
+                    value = LOSSES[loss](logits, y)
+                model.zero_grad()
+                value.backward()
+                for update, schedule in zip(updates, schedules, strict=True):
+                    update.step()
+                    schedule.step()
+                loss_sum += value.detach()
+                correct += (logits.detach().argmax(1) == y).sum()
+                bar.update()
+            entry = {
+                "epoch": epoch,
+                "loss": float(_sum(loss_sum)) / steps / processes,
+                "train": 100 * int(_sum(correct)) / (steps * batch_size),
+            }
+            check_finite(model)
+            if not math.isfinite(entry["loss"]):
+                raise FloatingPointError(f"the loss is not finite in epoch {epoch}; try a learning rate below {lr}")
+            middle = time.perf_counter()
+            with autocast:
+                entry["test"] = accuracy(model, test_images, test_labels, scale)
+            entry["train_seconds"] = round(middle - start, 3)
+            entry["test_seconds"] = round(time.perf_counter() - middle, 3)
+            bar.set_postfix(loss=f"{entry['loss']:.3f}", train=f"{entry['train']:.1f}%", test=f"{entry['test']:.1f}%")
+            curve.append(entry)
+            if checkpoint and rank == 0:
+                states = {name: part.state_dict() for name, part in parts.items()}
+                random = {"generator": generator.get_state(), "torch": torch.get_rng_state()}
+                checkpoint.save({**states, **random, "curve": curve})
+    return curve
+
+
+def _processes() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _sum(count: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(count)
+    return count
+
+
+def _shared(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as one of several processes trains it."""
+    for module in model.modules():
+        if isinstance(module, Deconvolution):
+            module.options = {**module.options, "process_group": "world"}
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
