@@ -4,7 +4,7 @@
 
     model, report = ndlib.convert(model)    # every convolution whitens its input, batch normalisation goes
     ...                                     # train as before
-    plain = ndlib.fold(model.eval())        # a plain network with the same outputs
+    plain = ndlib.to_plain(model.eval())    # a plain network with the same outputs
 
 The method stands in this folder: ``functional`` (the mathematics), ``layers``, ``conversion``, ``diagnostics``, and
 ``_core``, what they are built from. It needs torch and NumPy alone. The wings serve the book: ``pictures``
@@ -16,9 +16,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .conversion import convert, fold, unfold
-    from .diagnostics import layer_whiteness
-    from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
+    from .conversion import convert, convert_pretrained, to_plain
+    from .diagnostics import check_finite, layer_whiteness
+    from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,16 +29,15 @@ __all__ = [
     "DeconvLinear",
     "check_finite",
     "convert",
-    "fold",
+    "convert_pretrained",
     "layer_whiteness",
-    "unfold",
+    "to_plain",
 ]
 
 _HOME = {
     **dict.fromkeys(("DeconvConv1d", "DeconvConv2d", "DeconvConv3d", "DeconvLinear", "ChannelDeconv"), "layers"),
-    "check_finite": "layers",
-    **dict.fromkeys(("convert", "fold", "unfold"), "conversion"),
-    "layer_whiteness": "diagnostics",
+    **dict.fromkeys(("convert", "convert_pretrained", "to_plain"), "conversion"),
+    **dict.fromkeys(("check_finite", "layer_whiteness"), "diagnostics"),
 }
 _ROOMS = ("conversion", "diagnostics", "files", "functional", "layers")
 _WINGS = ("bookwork", "cli", "evidence", "experiments", "pictures")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ._core.guards import NOT_FINITE
+from ._core.hooks import before_forward
+from ._core.products import in_full_precision
+from ._core.whitening import Deconvolution
 from .functional import whiteness
-from .layers import Deconvolution
+
+__all__ = ["LayerWhiteness", "check_finite", "layer_whiteness"]
 
 
 @dataclass(frozen=True)
@@ -67,17 +73,18 @@ def layer_whiteness(model: nn.Module, x: Tensor) -> dict[str, LayerWhiteness]:
         TypeError: a layer whose root is a product of several, ``models.blocks.KroneckerConv2d``.
     """
     model = copy.deepcopy(model)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Deconvolution)}
     found: dict[str, LayerWhiteness] = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, Deconvolution):
-            layer.register_forward_pre_hook(
-                lambda layer, inputs, name=name: found.update({name: _look_at(layer, inputs[0])})
-            )
-    with torch.no_grad():
+
+    def look(name: str, layer: Any, x: Tensor) -> None:
+        found[name] = _look_at(layer, x)
+
+    with torch.no_grad(), before_forward(layers, look):
         model(x)
     return found
 
 
+@in_full_precision
 def _look_at(layer: Deconvolution, x: Tensor) -> LayerWhiteness:
     if not hasattr(layer, "running_deconv"):
         raise TypeError(f"{layer} whitens with more than one root, of which none can be looked at alone")
@@ -95,3 +102,22 @@ def _look_at(layer: Deconvolution, x: Tensor) -> LayerWhiteness:
         whiteness_after=float(whiteness(white).mean()),
         cutoff=float(passed.min()) if len(passed) else float("inf"),
     )
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise if any deconvolution layer of a model met NaN or infinite input, or a diverging root, since the last call.
+
+    On a CPU the layers raise by themselves; on other devices, and compiled, they only note it, since asking at every
+    step would make the host wait for the device. Call this once in a while, at the end of an epoch for instance.
+
+    Raises:
+        FloatingPointError: names every such layer.
+
+    >>> check_finite(nn.Sequential(DeconvConv2d(3, 8, 3)))
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, Deconvolution)}
+    hit = [name or type(model).__name__ for name, m in layers.items() if bool(m.nonfinite)]
+    for module in layers.values():
+        module.nonfinite.zero_()
+    if hit:
+        raise FloatingPointError(NOT_FINITE.format(layer=", ".join(hit)))

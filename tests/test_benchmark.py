@@ -182,9 +182,9 @@ def test_compiled_beside_uncompiled_and_no_place_on_a_disk_in_the_record(tmp_pat
 
 
 def test_a_folded_network_is_the_plain_one():
-    from ndlib import fold
+    from ndlib import to_plain
 
-    folded = fold(models.build("resnet18", method="nd", classes=10, width=0.25).eval())
+    folded = to_plain(models.build("resnet18", method="nd", classes=10, width=0.25).eval())
     plain = models.build("resnet18", method="none", classes=10, width=0.25)
     assert benchmark.form_of(folded) == benchmark.form_of(plain)
     assert benchmark.form_of(plain) != benchmark.form_of(models.build("resnet18", method="bn", classes=10, width=0.25))

@@ -9,7 +9,16 @@ import torchvision
 from torch import nn
 from torch.nn.utils import prune
 
-from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, convert, fold, unfold
+from ndlib import (
+    ChannelDeconv,
+    DeconvConv1d,
+    DeconvConv2d,
+    DeconvConv3d,
+    DeconvLinear,
+    convert,
+    convert_pretrained,
+    to_plain,
+)
 from ndlib.experiments import models
 from ndlib.layers import Deconvolution
 
@@ -70,7 +79,7 @@ def test_in_place_and_with_options():
     assert new[0].weight is weight
     assert new[3].columns == 4 * 9
     assert new[3].sampling_stride == 2
-    assert all(m.options["n_iter"] == 9 and not m.training for m in new.modules() if isinstance(m, Deconvolution))
+    assert all(m.options.n_iter == 9 and not m.training for m in new.modules() if isinstance(m, Deconvolution))
 
 
 def test_the_report_is_a_table():
@@ -110,7 +119,7 @@ def test_torchvision_networks(name):
     assert output.shape == (4, 7)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in new.parameters())
     new.eval()
-    plain = fold(new)
+    plain = to_plain(new)
     assert relative(plain(x), new(x)) <= 1e-5
     # Module by module the plain network: same kinds, same weight shapes.
     for module_name, module in net.named_modules():
@@ -296,7 +305,7 @@ def test_subclasses_are_kept_for_what_they_are():
     torch.manual_seed(0)
     net = seasoned(nn.Sequential(nn.Conv2d(3, 4, 1), Norm(4), nn.Conv2d(4, 4, 1)))
     x = pictures(9, 3, 8, 8)
-    assert relative(unfold(net, x)[0](x), net(x)) <= 1e-5
+    assert relative(convert_pretrained(net, x)[0](x), net(x)) <= 1e-5
 
 
 def test_a_layer_that_stands_in_two_places_is_replaced_in_both():
@@ -305,7 +314,7 @@ def test_a_layer_that_stands_in_two_places_is_replaced_in_both():
     new, _ = convert(nn.Sequential(conv, nn.ReLU(), conv))
     assert type(new[0]) is DeconvConv2d and new[2] is new[0]
     new = trained(new, 6, 3, 9, 9)
-    plain = fold(new)
+    plain = to_plain(new)
     assert type(plain[0]) is nn.Conv2d and plain[2] is plain[0]
     x = torch.randn(6, 3, 9, 9)
     assert relative(plain(x), new(x)) <= 1e-5
@@ -342,7 +351,7 @@ def test_a_network_that_is_one_layer(inplace):
         ]
         assert (new.weight is layer.weight) == inplace
     layer, x = nn.Conv2d(3, 8, 3), torch.randn(9, 3, 6, 6)
-    new, report = unfold(layer, x)
+    new, report = convert_pretrained(layer, x)
     assert type(new) is DeconvConv2d and report.rows[0].name == "(the network)"
     assert relative(new(x), layer(x)) <= 1e-5
 
@@ -363,7 +372,7 @@ def test_layers_whose_weights_a_hook_makes_are_kept(name, inplace):
     net = nn.Sequential(COMPUTED[name](nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
     x = pictures(9, 3, 12, 12)
     net(x).sum().backward()
-    unfolded, report = unfold(net, x)
+    unfolded, report = convert_pretrained(net, x)
     assert [r.action for r in report.rows] == ["kept", "kept", "converted"]  # and nothing is fused into them
     assert relative(unfolded(x), net.eval()(x)) <= 1e-5
     new, report = convert(net.train(), inplace=inplace)
@@ -372,10 +381,12 @@ def test_layers_whose_weights_a_hook_makes_are_kept(name, inplace):
     new(x).sum().backward()
     # A deconvolution layer with such a hook folds to what it computes.
     layer = trained(COMPUTED[name](DeconvConv2d(3, 4, 3)), 9, 3, 12, 12)
-    assert relative(fold(layer)(x), layer(x)) <= 1e-5
+    assert relative(to_plain(layer)(x), layer(x)) <= 1e-5
 
 
-@pytest.mark.parametrize("how", [convert, lambda net: convert(net, inplace=True), lambda net: unfold(net, None)])
+@pytest.mark.parametrize(
+    "how", [convert, lambda net: convert(net, inplace=True), lambda net: convert_pretrained(net, None)]
+)
 def test_lazy_layers_want_to_be_initialised(how):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyBatchNorm2d(), nn.LazyConv2d(4, 3))
     with pytest.raises(ValueError, match="1 is not initialised yet; run the network once before converting it"):
@@ -422,11 +433,11 @@ def test_hooks_pass_to_the_layer_in_the_same_place():
     new(torch.randn(9, 3, 12, 12)).sum().backward()
     assert seen == ["before", DeconvConv2d, nn.Identity, DeconvLinear, "backward"]
     seen.clear()
-    fold(new.eval())(torch.randn(9, 3, 12, 12)).sum().backward()
+    to_plain(new.eval())(torch.randn(9, 3, 12, 12)).sum().backward()
     assert seen == ["before", nn.Conv2d, nn.Identity, nn.Linear, "backward"]
     layer = DeconvLinear(4, 2).eval()
     layer.register_forward_hook(lambda *_: seen.append("alone"))
-    fold(layer)(torch.randn(2, 4))
+    to_plain(layer)(torch.randn(2, 4))
     assert seen[-1] == "alone"
 
 
@@ -450,7 +461,7 @@ LAYERS = [
 def test_folded_layers_are_plain_and_equal_up_to_the_border(make, shape, kind, options):
     torch.manual_seed(0)
     layer = trained(make(**options), *shape)
-    plain = fold(layer)
+    plain = to_plain(layer)
     assert type(plain) is kind
     assert plain.weight.shape == layer.weight.shape
     x = torch.randn(*shape) + 2  # a mean that makes the padded border differ from the inside
@@ -466,7 +477,7 @@ def test_the_border_is_that_of_the_layer_itself():
     x = torch.randn(1, 2, 9, 9).double() + 2
     corner = nn.functional.pad(x, (1, 1, 1, 1))[0, :, :3, :3].flatten()
     by_hand = (corner - layer.running_mean) @ layer.running_deconv @ layer.weight.flatten() + layer.bias
-    torch.testing.assert_close(fold(layer)(x)[0, :, 0, 0], by_hand)
+    torch.testing.assert_close(to_plain(layer)(x)[0, :, 0, 0], by_hand)
 
 
 def with_channels():
@@ -478,7 +489,7 @@ def with_channels():
 def test_channel_deconvolution_becomes_one_extra_layer():
     net = trained(with_channels(), 9, 6, 7, 7)
     x = torch.randn(9, 6, 7, 7) + 3
-    plain = fold(net, x)
+    plain = to_plain(net, x)
     assert [type(m).__name__ for m in plain] == [
         *("Conv2d", "Conv2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear", "Linear")
     ]
@@ -487,31 +498,31 @@ def test_channel_deconvolution_becomes_one_extra_layer():
     # Position by position behind the padded convolution, so that the border counts as much as the inside.
     assert (plain[:2](x) - net[:2](x)).abs().max() <= 1e-5 * net[:2](x).abs().max()
     with pytest.raises(ValueError, match=r"0, 5 meets vectors or feature maps.*pass example_input"):
-        fold(net)
+        to_plain(net)
 
 
 def test_no_hook_stays_behind_from_the_example_inputs():
     net = trained(with_channels(), 9, 6, 7, 7)
-    assert not any(m._forward_pre_hooks for m in fold(net, torch.randn(9, 6, 7, 7)).modules())
-    new, _ = unfold(seasoned(small()), pictures(20, 3, 12, 12))
+    assert not any(m._forward_pre_hooks for m in to_plain(net, torch.randn(9, 6, 7, 7)).modules())
+    new, _ = convert_pretrained(seasoned(small()), pictures(20, 3, 12, 12))
     assert not any(m._forward_pre_hooks for m in new.modules())
 
 
 def test_fold_refuses_what_has_no_fixed_weights():
     net = convert(small())[0]
-    with pytest.raises(RuntimeError, match=r"fold: 0 is in training mode.*model.eval\(\) first"):
-        fold(net)
+    with pytest.raises(RuntimeError, match=r"to_plain: 0 is in training mode.*model.eval\(\) first"):
+        to_plain(net)
     net.eval()
     net[3].nonfinite.fill_(True)
     for _ in range(2):  # the flag of the network, which fold does not change, stays
         with pytest.raises(FloatingPointError, match="3: the input holds NaN"):
-            fold(net)
+            to_plain(net)
 
 
 def test_fold_leaves_the_network_alone_and_computes_once():
     net = trained(convert(small())[0], 6, 3, 12, 12)
     before = copy.deepcopy(net.state_dict())
-    plain = fold(net)
+    plain = to_plain(net)
     assert not any(m.training for m in plain.modules())
     assert not any(isinstance(m, Deconvolution) for m in plain.modules())
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
@@ -524,7 +535,7 @@ def test_exported_networks_compute_the_same(make):
 
     net = make()
     x = torch.randn(6, 6 if isinstance(net[0], ChannelDeconv) else 3, 12, 12)
-    plain = fold(trained(net, *x.shape), x)
+    plain = to_plain(trained(net, *x.shape), x)
     wanted = net(x).detach()
     exported = torch.export.export(plain, (x,)).module()
     assert relative(exported(x).detach(), wanted) <= 1e-5
@@ -593,14 +604,14 @@ def test_an_unfolded_network_computes_the_same(name, dtype, tolerance):
     torch.manual_seed(0)
     net = seasoned(make()).to(dtype)
     before = copy.deepcopy(net.state_dict())
-    new, report = unfold(net, pictures(*shape).to(dtype))
+    new, report = convert_pretrained(net, pictures(*shape).to(dtype))
     x = pictures(*shape).to(dtype) - 2  # other pictures, of another mean
     assert report.count("converted") == sum(isinstance(m, Deconvolution) for m in new.modules()) > 0
     kept = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in new.modules())
     assert kept == (name in ("pre-activation", "perceptron"))  # the second cannot be traced
     assert not any(m.training for m in new.modules())
     assert relative(new(x), net(x)) <= tolerance
-    assert relative(fold(new)(x), net(x)) <= tolerance
+    assert relative(to_plain(new)(x), net(x)) <= tolerance
     assert all(torch.equal(value, net.state_dict()[key]) for key, value in before.items())
 
 
@@ -618,7 +629,7 @@ def test_each_way_of_cutting_the_columns_is_undone(options, groups):
     torch.manual_seed(0)
     layers = [nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=groups, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
     net = seasoned(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 9, 5))).double()
-    new, report = unfold(net, pictures(200, 4, 6, 6).double(), **options)
+    new, report = convert_pretrained(net, pictures(200, 4, 6, 6).double(), **options)
     x = pictures(20, 4, 6, 6).double()
     assert [r.action for r in report.rows] == ["converted", "dropped", "converted"]
     assert (new[0].n_blocks, new[4].n_blocks) == (
@@ -626,7 +637,7 @@ def test_each_way_of_cutting_the_columns_is_undone(options, groups):
         9 if "linear_block_size" in options else 1,
     )
     assert relative(new(x), net(x)) <= 1e-11
-    plain = fold(new)
+    plain = to_plain(new)
     weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
         *(net[0].weight, net[0].bias, net[1].running_mean, net[1].running_var),
         *(net[1].eps, net[1].weight, net[1].bias),
@@ -641,7 +652,7 @@ def test_unfolding_starts_the_averages_where_the_images_are(running):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).double()
     x = pictures(60, 3, 12, 12).double()
-    new, _ = unfold(seasoned(net), x, solver="eigh", eps=1e-9, sampling_stride=1, running=running)
+    new, _ = convert_pretrained(seasoned(net), x, solver="eigh", eps=1e-9, sampling_stride=1, running=running)
     _, cov = new[0].measure(x)
     root = new[0].running_deconv[None]
     torch.testing.assert_close(root @ cov @ root, torch.eye(27).double()[None], atol=1e-5, rtol=0)
@@ -651,12 +662,12 @@ def test_unfolding_starts_the_averages_where_the_images_are(running):
 
 
 def test_the_options_of_an_unfolded_layer_are_those_asked_for():
-    new, _ = unfold(seasoned(small()), pictures(20, 3, 12, 12), momentum=0.3)
-    assert new[0].options["momentum"] == 0.3
+    new, _ = convert_pretrained(seasoned(small()), pictures(20, 3, 12, 12), momentum=0.3)
+    assert new[0].options.momentum == 0.3
 
 
 def test_the_measurement_counts_towards_freezing():
-    new, _ = unfold(seasoned(small()), pictures(20, 3, 12, 12), freeze_after=1)
+    new, _ = convert_pretrained(seasoned(small()), pictures(20, 3, 12, 12), freeze_after=1)
     before = new[0].running_deconv.clone()
     new.train()(pictures(20, 3, 12, 12))
     assert torch.equal(new[0].running_deconv, before)
@@ -673,14 +684,14 @@ def test_a_normalisation_called_twice_is_kept():
 
     torch.manual_seed(0)
     net = seasoned(Twice())
-    new, _ = unfold(net, pictures(20, 3, 9, 9))
+    new, _ = convert_pretrained(net, pictures(20, 3, 9, 9))
     assert isinstance(new.norm, nn.BatchNorm2d)
     x = pictures(4, 3, 9, 9)
     assert relative(new(x), net(x)) <= 1e-4
 
 
 def test_what_unfolding_does_to_each_normalisation():
-    _, report = unfold(seasoned(PreActivation()), pictures(30, 4, 8, 8))
+    _, report = convert_pretrained(seasoned(PreActivation()), pictures(30, 4, 8, 8))
     rows = {r.name: (r.action, r.why) for r in report.rows}
     for name in ("a", "b", "c", "d", "own"):
         assert rows[name] == ("kept", "does not directly follow a layer that it can be fused into, and stays as it is")
@@ -694,7 +705,7 @@ def test_a_normalisation_without_running_averages_stays():
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(4, track_running_stats=False)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
-    new, report = unfold(net, pictures(30, 3, 8, 8))
+    new, report = convert_pretrained(net, pictures(30, 3, 8, 8))
     assert [r.action for r in report.rows] == ["converted", "kept", "converted"]
     x = pictures(9, 3, 8, 8)
     assert relative(new(x), net(x)) <= 1e-5
@@ -704,7 +715,7 @@ def test_a_normalisation_of_a_sequence_stays():
     """BatchNorm1d behind a linear layer normalises positions, not features, where its input has three dimensions."""
     torch.manual_seed(0)
     net = seasoned(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(25, 2)))
-    new, report = unfold(net, torch.randn(40, 5, 6))
+    new, report = convert_pretrained(net, torch.randn(40, 5, 6))
     assert [r.action for r in report.rows] == ["kept", "kept", "converted"]
     x = torch.randn(9, 5, 6)
     assert relative(new(x), net(x)) <= 1e-5
@@ -712,7 +723,7 @@ def test_a_normalisation_of_a_sequence_stays():
 
 def test_layers_that_the_images_do_not_reach_are_left():
     net = seasoned(torchvision.models.googlenet(num_classes=3, aux_logits=True, init_weights=False))
-    new, report = unfold(net, pictures(6, 3, 64, 64))
+    new, report = convert_pretrained(net, pictures(6, 3, 64, 64))
     names = [r.name for r in report.rows if r.action == "converted"]
     idle = {n for n in names if new.get_submodule(n).num_batches_tracked == 0}
     assert idle == {n for n in names if n.startswith("aux")}
@@ -723,7 +734,7 @@ def test_layers_that_the_images_do_not_reach_are_left():
 def test_frozen_weights_stay_frozen_and_a_network_without_trace_unfolds():
     net = small()
     net[3].weight.requires_grad_(False)
-    new, _ = unfold(seasoned(net), pictures(20, 3, 12, 12))
+    new, _ = convert_pretrained(seasoned(net), pictures(20, 3, 12, 12))
     assert not new[3].weight.requires_grad
     assert new[0].weight.requires_grad
     assert all(p.is_leaf and p.grad is None for p in new.parameters())
@@ -737,7 +748,7 @@ def test_frozen_weights_stay_frozen_and_a_network_without_trace_unfolds():
             return self.norm(self.conv(x if x.sum() > 0 else -x))
 
     net = seasoned(Decides())
-    new, report = unfold(net, pictures(20, 3, 12, 12))
+    new, report = convert_pretrained(net, pictures(20, 3, 12, 12))
     assert [r.action for r in report.rows] == ["converted", "kept", "kept"]
     assert report.rows[1].why.startswith("what it follows cannot be told")
     x = pictures(9, 3, 12, 12)
@@ -746,4 +757,4 @@ def test_frozen_weights_stay_frozen_and_a_network_without_trace_unfolds():
 
 def test_unfold_wants_a_batch():
     with pytest.raises(ValueError, match="a covariance needs at least 2 rows"):
-        unfold(seasoned(small()), pictures(1, 3, 12, 12))
+        convert_pretrained(seasoned(small()), pictures(1, 3, 12, 12))

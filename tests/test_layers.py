@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite, layers
+from ndlib import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, check_finite
+from ndlib._core import counting
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
 
@@ -72,10 +73,10 @@ def compare(layer, wanted_from, inputs, whitenings, tolerance):
         assert relative(x.grad, x_reference.grad) < tolerance
         for name, parameter in layer.named_parameters():
             assert relative(parameter.grad, parameters[name].grad) < tolerance, name
-    distinct = 1 if layer.options["centering"] != "per-block" else len(whitenings[0].means)
+    distinct = 1 if layer.options.centering != "per-block" else len(whitenings[0].means)
     means = torch.cat([mean for w in whitenings for mean in w.means[:distinct]])
     assert relative(layer.running_mean, means) < tolerance
-    if layer.options["running"] == "root":
+    if layer.options.running == "root":
         roots = torch.stack([w.root for w in whitenings])
         assert relative(layer.running_deconv.reshape(roots.shape), roots) < tolerance
     else:
@@ -272,13 +273,13 @@ def test_update_every_measures_every_step_at_first_and_then_every_kth(monkeypatc
         return spy(self, x)
 
     monkeypatch.setattr(type(layer), "measure", counted)
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 7)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 7)
     steps_of(layer, 21)
     assert measured == [*range(7), 10, 15, 20]
 
 
 def test_update_every_averages_over_as_many_steps_as_before(monkeypatch):
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 1)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 1)
     layer = DeconvConv2d(3, 4, 3, update_every=5, momentum=0.1)
     steps_of(layer, 5)
     before = layer.running_deconv.clone()
@@ -290,7 +291,7 @@ def test_update_every_averages_over_as_many_steps_as_before(monkeypatch):
 
 
 def test_a_step_of_the_warm_up_counts_as_one(monkeypatch):
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 1)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 1)
     layer = DeconvConv2d(3, 4, 3, update_every=5, momentum=0.1)
     x = correlated(4, 3, 9, 9, seed=77, dtype=torch.float32)
     _, cov = layer.measure(x)
@@ -299,7 +300,7 @@ def test_a_step_of_the_warm_up_counts_as_one(monkeypatch):
 
 
 def test_a_frozen_layer_is_not_updated_at_every_kth_step_either(monkeypatch):
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 2)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 2)
     layer = DeconvConv2d(3, 4, 3, update_every=2, freeze_after=6)
     steps_of(layer, 6)
     before = layer.running_deconv.clone()
@@ -308,11 +309,11 @@ def test_a_frozen_layer_is_not_updated_at_every_kth_step_either(monkeypatch):
 
 
 def test_the_warm_up_is_a_hundred_steps():
-    assert layers.WARM_UP == 100
+    assert counting.WARM_UP == 100
 
 
 def test_between_updates_the_averages_whiten(monkeypatch):
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 1)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 1)
     layer = DeconvConv2d(3, 4, 3, update_every=5)
     steps_of(layer, 1)
     x = correlated(4, 3, 9, 9, seed=77, dtype=torch.float32)
@@ -354,7 +355,7 @@ def test_the_polar_solver_whitens_weak_directions_in_fewer_steps():
 
 @pytest.mark.parametrize("options", [{}, {"running": "covariance", "update_every": 3, "centering": "per-block"}])
 def test_saving_loading_and_resuming_continue_bit_for_bit(tmp_path, options, monkeypatch):
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 4)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 4)
 
     def network():
         torch.manual_seed(0)
@@ -536,7 +537,7 @@ COMPILED = {
 
 @pytest.mark.parametrize(("make", "options", "warm_up", "forms"), COMPILED.values(), ids=COMPILED)
 def test_training_compiles_without_a_graph_break(make, options, warm_up, forms, forbid_compilation, monkeypatch):
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 2)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 2)
     plain, net = make(**options).double(), make(**options).double()
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager" if make is every_kind else "eager")
     for step in range(warm_up + 2 * forms):
@@ -689,21 +690,24 @@ def test_plain_checkpoints_load():
     ("make", "message"),
     [
         (lambda: DeconvConv2d(6, 8, 3, groups=4), r"groups must divide .* got groups=4, in_channels=6.*2 and its"),
-        (lambda: DeconvConv2d(6, 8, 3, block_size=0), "block_size must be at least 1, got 0"),
-        (lambda: DeconvLinear(6, 8, block_size=-1), "block_size must be at least 1, got -1"),
-        (lambda: DeconvConv2d(6, 8, 3, n_iter=0), "n_iter must be at least 1, got 0"),
-        (lambda: DeconvConv2d(6, 8, 3, eps=-1.0), "eps must not be negative, got -1.0"),
-        (lambda: DeconvConv2d(6, 8, 3, momentum=2), "momentum must be positive and at most 1, got 2"),
-        (lambda: DeconvConv2d(6, 8, 3, momentum=0), "momentum must be positive and at most 1, got 0"),
-        (lambda: DeconvConv2d(6, 8, 3, update_every=0), "update_every must be a whole number and at least 1, got 0"),
+        (lambda: DeconvConv2d(6, 8, 3, block_size=0), "block_size must be a whole number of at least 1, got 0"),
+        (lambda: DeconvLinear(6, 8, block_size=-1), "block_size must be a whole number of at least 1, got -1"),
+        (lambda: DeconvConv2d(6, 8, 3, n_iter=0), "n_iter must be a whole number of at least 1, got 0"),
+        (lambda: DeconvConv2d(6, 8, 3, eps=-1.0), "eps must be a finite number of at least 0, got -1.0"),
+        (lambda: DeconvConv2d(6, 8, 3, momentum=2), "momentum must be a number above 0 and at most 1, got 2"),
+        (lambda: DeconvConv2d(6, 8, 3, momentum=0), "momentum must be a number above 0 and at most 1, got 0"),
+        (lambda: DeconvConv2d(6, 8, 3, update_every=0), "update_every must be a whole number of at least 1, got 0"),
         (lambda: DeconvConv2d(6, 8, 3, freeze_after=0), "freeze_after must be None or a whole number .* got 0"),
         (lambda: DeconvConv2d(6, 8, 3, running="mean"), "running must be one of .* got 'mean'"),
         (lambda: DeconvConv2d(6, 8, 3, grouping="x"), "grouping must be one of .* got 'x'"),
         (lambda: DeconvConv2d(6, 8, 3, centering="x"), "centering must be one of .* got 'x'"),
-        (lambda: DeconvConv2d(6, 8, 3, sampling_stride=0), "sampling_stride must be at least 1, got 0"),
+        (
+            lambda: DeconvConv2d(6, 8, 3, sampling_stride=0),
+            "sampling_stride must be a whole number of at least 1, got 0",
+        ),
         (lambda: ChannelDeconv(4, 5), "block_size must lie between 1 and num_features, 4, got 5"),
-        (lambda: ChannelDeconv(4, 0), "block_size must lie between 1 and num_features, 4, got 0"),
-        (lambda: ChannelDeconv(4, 2, sampling_stride=0), "sampling_stride must be at least 1, got 0"),
+        (lambda: ChannelDeconv(4, 0), "block_size must be a whole number of at least 1, got 0"),
+        (lambda: ChannelDeconv(4, 2, sampling_stride=0), "sampling_stride must be a whole number of at least 1, got 0"),
         (lambda: ChannelDeconv(4, 2)(torch.zeros(9, 3)), r"shape \(N, 4, ...\), got \(9, 3\)"),
         (lambda: ChannelDeconv(4, 2)(torch.zeros(9, 5)), r"shape \(N, 4, ...\), got \(9, 5\)"),
         (lambda: DeconvConv2d(6, 8, 3, solver="svd"), "solver must be one of .*newton_schulz.* got 'svd'"),
@@ -717,7 +721,7 @@ def test_plain_checkpoints_load():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
-def test_what_is_wrong_is_said(make, message):
+def test_layers_refuse_bad_shapes_and_options(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

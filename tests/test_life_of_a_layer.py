@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, check_finite, convert, fold
+from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, check_finite, convert, to_plain
 
 RUNNING = pytest.mark.parametrize("running", ["root", "covariance"])
 
@@ -72,7 +72,7 @@ def test_a_root_is_taken_once_for_an_average(monkeypatch):
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("options", [{}, {"update_every": 3}, {"freeze_after": 2}])
 def test_checkpointing_changes_nothing(running, reentrant, options, monkeypatch):
-    monkeypatch.setattr("ndlib.layers.WARM_UP", 2)
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 2)
     plain = network(running=running, **options)
     again = copy.deepcopy(plain)
     for seed in range(7):
@@ -104,7 +104,7 @@ def test_a_network_made_without_memory_is_filled_by_a_state(running, assign):
     empty.load_state_dict(net.state_dict(), assign=assign)
     torch.testing.assert_close(empty(batch(9)), net(batch(9)))
     check_finite(empty)
-    torch.testing.assert_close(fold(empty)(batch(9)), net(batch(9)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(to_plain(empty)(batch(9)), net(batch(9)), rtol=1e-4, atol=1e-4)
 
 
 def test_an_empty_batch():
@@ -161,5 +161,5 @@ def test_folding_channels_with_a_large_mean_keeps_their_digits():
     for _ in range(20):
         layer(x)
     wanted = layer.double().eval()(x.double())
-    found = fold(nn.Sequential(layer.float()).eval(), x)(x)
+    found = to_plain(nn.Sequential(layer.float()).eval(), x)(x)
     assert ((found - wanted).norm() / wanted.norm()).item() < 1e-3

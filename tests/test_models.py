@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, fold
+from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, to_plain
+from ndlib._core.whitening import block_size_for
 from ndlib.experiments import ledger, models, training
 from ndlib.experiments.datasets import Dataset
 from ndlib.experiments.models import ARCHITECTURES, METHODS, summary
 from ndlib.experiments.models.blocks import FrozenConv2d, KroneckerConv2d
-from ndlib.layers import Deconvolution, block_size_for
+from ndlib.layers import Deconvolution
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")
 
@@ -267,7 +268,7 @@ def test_uniform_means_the_same_defaults_everywhere(arch):
     assert not of_type(net, nn.BatchNorm2d)
     for layer in convolutions:
         assert type(layer) is DeconvConv2d
-        assert (layer.options["n_iter"], layer.options["eps"], layer.sampling_stride) == (5, 1e-5, 3)
+        assert (layer.options.n_iter, layer.options.eps, layer.sampling_stride) == (5, 1e-5, 3)
         block = block_size_for(layer.in_channels, 64) if layer.groups == 1 else layer.in_channels // layer.groups
         assert layer.columns == block * math.prod(layer.kernel_size)
     assert summary.exceptions(net) == ""
@@ -298,7 +299,7 @@ def test_the_exceptions_of_the_papers_variant(arch):
     net = summary.on_meta(arch, "nd")
     convolutions = of_type(net, nn.Conv2d)
     projections = [m.residual[-1] for m in of_type(net, models.mobilenet.Block)]
-    assert convolutions[0].options["n_iter"] == first
+    assert convolutions[0].options.n_iter == first
     assert convolutions[0].in_channels == 3
     norms = len(of_type(net, nn.BatchNorm2d))
     if arch == "efficientnet":
@@ -309,7 +310,7 @@ def test_the_exceptions_of_the_papers_variant(arch):
     for layer in convolutions[1:]:
         kind = "depthwise" if layer.groups == layer.in_channels else "grouped" if layer.groups > 1 else ""
         kind = "projection" if layer in projections else kind
-        assert layer.options["n_iter"] == others.get(kind, 5), layer
+        assert layer.options.n_iter == others.get(kind, 5), layer
         assert layer.sampling_stride == 3
     for block in of_type(net, models.mobilenet.Block):
         assert block.residual[-1].columns == block.residual[0].in_channels  # blocks as wide as the block's input
@@ -326,7 +327,7 @@ def test_the_exceptions_of_the_papers_variant(arch):
 @pytest.mark.parametrize("arch", [arch for arch in TABLE if STEPS[arch][0] != 5])
 def test_the_first_layer_alone_has_the_papers_steps_too(arch):
     (layer,) = of_type(summary.on_meta(arch, "nd-first"), DeconvConv2d)
-    assert layer.options["n_iter"] == STEPS[arch][0]
+    assert layer.options.n_iter == STEPS[arch][0]
 
 
 def test_exceptions_in_words():
@@ -344,7 +345,7 @@ def test_options_replace_what_the_architecture_has():
     options = {"n_iter": 7, "block_size": 16, "sampling_stride": 2}
     for arch in ("mobilenetv2", "imagenet-resnet18", "deeplabv3"):
         for layer in of_type(summary.on_meta(arch, "nd", options=options), DeconvConv2d):
-            assert layer.options["n_iter"] == 7
+            assert layer.options.n_iter == 7
             assert layer.groups > 1 or layer.columns == block_size_for(layer.in_channels, 16) * math.prod(
                 layer.kernel_size
             )
@@ -443,7 +444,7 @@ def test_a_frozen_whitening_must_be_fitted():
 
 def test_a_frozen_network_folds_into_a_plain_convolution():
     net, x = small("resnet18", "bn-frozen")
-    plain = fold(net.eval())
+    plain = to_plain(net.eval())
     assert type(plain.features[0]) is nn.Conv2d
     torch.testing.assert_close(plain(x), net(x), atol=1e-4, rtol=1e-4)
 
@@ -476,7 +477,7 @@ def test_channels_and_pixels_are_whitened_apart(groups):
     for w, part in zip(weight, x.chunk(groups, 1), strict=True):
         c = part.shape[1]
         channels, pixels = covariance_of_pixels(part, c, 9)
-        eye = [layer.options["eps"] * torch.eye(n, dtype=torch.float64) for n in (c, 9)]
+        eye = [layer.options.eps * torch.eye(n, dtype=torch.float64) for n in (c, 9)]
         pixels = pixels + eye[1]
         pixels = pixels / pixels.diagonal().mean()
         roots = [torch.linalg.inv(sqrtm(m + e)) for m, e in zip((channels, pixels), eye, strict=True)]
@@ -487,7 +488,7 @@ def test_channels_and_pixels_are_whitened_apart(groups):
     expected = torch.cat(expected, 1).view_as(got) + layer.bias.view(1, -1, 1, 1)
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(layer.eval()(x), got)  # momentum 1: the averages are the batch's
-    torch.testing.assert_close(fold(layer)(x), got)
+    torch.testing.assert_close(to_plain(layer)(x), got)
 
 
 def sqrtm(matrix):

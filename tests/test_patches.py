@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndlib import functional
-from ndlib._core import patches
-from ndlib._core.patches import Patches, cut, paste, patch_samples
-from ndlib.functional import fold_weights, sample_moments
+from ndlib._core import moments, patches
+from ndlib._core.moments import sample_moments
+from ndlib._core.patches import Patches, count_rows, cut, paste, patch_samples
+from ndlib.functional import fold_weights, patch_moments
 
 
 def random(*shape, seed=0):
@@ -40,7 +40,8 @@ def test_cutting_is_the_definition_and_pasting_its_adjoint(batch, by_index):
     x, chosen = batch
     with pytest.MonkeyPatch.context() as patch:
         if not by_index:  # as on a GPU
-            patch.setattr(patches, "_by_index", lambda *columns: False)
+            patch.setattr(patches, "_order", lambda *columns: None)
+            patch.setattr(patches, "_order_back", lambda *columns: None)
         samples = cut(x, chosen)
         torch.testing.assert_close(samples.permute(1, 2, 0, 3), patch_samples(x, chosen), rtol=0, atol=0)
         weights, pasted = random(*samples.shape, seed=1), torch.full_like(x, torch.nan)
@@ -63,8 +64,8 @@ def test_moments_in_pieces_are_those_of_all_samples(batch, pooled, in_cache):
     centred = samples - mean.unsqueeze(2)
     wanted = mean, centred.mT @ centred / samples.shape[2]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(functional, "IN_CACHE", in_cache)
-        found = sample_moments(x, chosen, pooled=pooled)
+        patch.setattr(moments, "IN_CACHE", in_cache)
+        found = sample_moments(x, chosen, count_rows(x, chosen), pooled=pooled)
     torch.testing.assert_close(found, wanted)
     towards = [random(*t.shape, seed=2) for t in wanted]
     torch.testing.assert_close(torch.autograd.grad(found, x, towards), torch.autograd.grad(wanted, x, towards))
@@ -88,5 +89,5 @@ def test_a_layer_keeps_its_batch_and_no_patches():
     x = random(8, 4, 9, 9).float().requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        functional.patch_moments(x, 3)
+        patch_moments(x, 3)
     assert {t.data_ptr() for t in kept if t.numel() >= x.numel()} == {x.data_ptr()}

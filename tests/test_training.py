@@ -254,7 +254,7 @@ def test_networks_and_their_normalisation():
     assert "BatchNorm2d" not in kinds["nd"] + kinds["none"]
     assert "Conv2d" not in kinds["nd"]
     assert "DeconvLinear" in kinds["nd"]
-    assert [m.options["n_iter"] for m in networks["nd"].modules() if isinstance(m, Deconvolution)] == [
+    assert [m.options.n_iter for m in networks["nd"].modules() if isinstance(m, Deconvolution)] == [
         15,
         5,
         5,

@@ -5,13 +5,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-Grouping = Literal["interleaved", "contiguous"]
+from .options import Grouping
+
+__all__ = [
+    "Patches",
+    "count_rows",
+    "cut",
+    "into_blocks",
+    "join_columns",
+    "out_of_blocks",
+    "paste",
+    "patch_samples",
+    "patches_of",
+    "split_columns",
+]
 
 
 class Patches(NamedTuple):
@@ -30,94 +44,55 @@ class Patches(NamedTuple):
     blocks: int = 1
     grouping: Grouping = "interleaved"
 
-    @property
-    def spans(self) -> list[int]:
-        """Pixels from the first to the last of a patch, both included, along each side."""
-        return [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
 
-    @property
-    def margins(self) -> list[tuple[int, int]]:
-        """The zeros before and after each side."""
-        return list(zip(self.pads[-2::-2], self.pads[::-2], strict=True))
-
-    def rows(self, x: Tensor) -> int:
-        """How many patches a batch has.
-
-        Raises:
-            ValueError: the padded picture is smaller than the kernel.
-        """
-        rows = len(x)
-        for side, margins, span, s in zip(x.shape[2:], self.margins, self.spans, self.stride, strict=True):
-            side += sum(margins)
-            if side < span:
-                raise ValueError(
-                    f"a kernel that spans {span} pixels does not fit into {side} (padding included): "
-                    "use a larger picture, more padding or a smaller kernel_size"
-                )
-            rows *= (side - span) // s + 1
-        return rows
-
-
-def plain_patches(
-    x: Tensor,
+def patches_of(
+    dimensions: int,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int],
     padding: int | Sequence[int],
     dilation: int | Sequence[int],
 ) -> Patches:
-    """The arguments of :func:`patch_matrix`, for the dimensions that x has."""
-    n = x.dim() - 2
-    if n < 1:
-        raise ValueError(f"x must have shape (N, C, *spatial), got shape {tuple(x.shape)}")
+    """The arguments of a convolution, each one number or one for each of its spatial dimensions."""
     kernel, strides, pads, dilations = (
-        (v,) * n if isinstance(v, int) else tuple(v) for v in (kernel_size, stride, padding, dilation)
+        (v,) * dimensions if isinstance(v, int) else tuple(v) for v in (kernel_size, stride, padding, dilation)
     )
     return Patches(kernel, strides, tuple(p for q in reversed(pads) for p in (q, q)), dilations)
 
 
-def patch_matrix(
-    x: Tensor,
-    kernel_size: int | Sequence[int],
-    *,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-) -> Tensor:
-    """Patches of a batch as the rows of a matrix (im2col).
-
-    Row (n, i, j) holds ``x[n, :, i*s : i*s + k, j*s : j*s + k]`` flattened, channel first, then the
-    pixels of the patch from left to right and top to bottom: the order in which ``weight.flatten(1)``
-    lists a convolution's weights, so that ``patch_matrix(x, k) @ weight.flatten(1).T`` *is* the convolution.
-
-    Args:
-        x: batch of shape ``(N, C, *spatial)``, with one, two or three spatial dimensions.
-        kernel_size, stride, dilation: pixels, one number or one per spatial dimension.
-        padding: zeros added on each side, pixels; the padded zeros are part of the patches.
-
-    Returns:
-        Matrix of shape (N * positions, C * taps).
+def count_rows(x: Tensor, patches: Patches) -> int:
+    """How many patches a batch has.
 
     Raises:
         ValueError: the padded picture is smaller than the kernel.
     """
-    return patch_samples(x, plain_patches(x, kernel_size, stride, padding, dilation))[0, 0]
+    rows, last = len(x), len(patches.pads) - 1
+    for axis, (k, s, d) in enumerate(zip(patches.kernel_size, patches.stride, patches.dilation, strict=True)):
+        side = x.shape[axis + 2] + patches.pads[last - 2 * axis] + patches.pads[last - 2 * axis - 1]
+        span = (k - 1) * d + 1  # pixels from the first to the last of a patch, both included
+        if side < span:
+            raise ValueError(
+                f"a kernel that spans {span} pixels does not fit into {side} (padding included): "
+                "use a larger picture, more padding or a smaller kernel_size"
+            )
+        rows *= (side - span) // s + 1
+    return rows
 
 
 def patch_samples(x: Tensor, patches: Patches) -> Tensor:
     """The patch matrix with its columns in groups and blocks, shape (groups, blocks, N * positions, n)."""
+    count_rows(x, patches)  # which refuses what does not fit
     return _into_blocks(_windows(_padded(x, patches), patches), patches).permute(1, 2, 0, 3)
 
 
 def _padded(x: Tensor, patches: Patches) -> Tensor:
-    patches.rows(x)  # which refuses what does not fit
     return F.pad(x, patches.pads) if any(patches.pads) else x
 
 
 def _windows(padded: Tensor, patches: Patches) -> Tensor:
     """All patches as a view, shape (N, *positions, *taps, C)."""
     view = padded
-    for axis, (span, s, d) in enumerate(zip(patches.spans, patches.stride, patches.dilation, strict=True), start=2):
-        view = view.unfold(axis, span, s)[..., ::d]
+    for axis, (k, s, d) in enumerate(zip(patches.kernel_size, patches.stride, patches.dilation, strict=True), start=2):
+        view = view.unfold(axis, (k - 1) * d + 1, s)[..., ::d]
     return view.movedim(1, -1)
 
 
@@ -142,6 +117,11 @@ def split_columns(matrix: Tensor, n_blocks: int, grouping: Grouping = "interleav
 
     Args:
         matrix: shape (..., rows, columns), columns divisible by ``n_blocks``.
+
+    >>> split_columns(torch.arange(6).view(1, 6), 2).tolist()
+    [[[0, 2, 4]], [[1, 3, 5]]]
+    >>> split_columns(torch.arange(6).view(1, 6), 2, "contiguous").tolist()
+    [[[0, 1, 2]], [[3, 4, 5]]]
     """
     width = matrix.shape[-1] // n_blocks
     if grouping == "interleaved":
@@ -150,7 +130,11 @@ def split_columns(matrix: Tensor, n_blocks: int, grouping: Grouping = "interleav
 
 
 def join_columns(blocks: Tensor, grouping: Grouping = "interleaved") -> Tensor:
-    """Undo :func:`split_columns`: shape (..., n_blocks, rows, width) to (..., rows, n_blocks * width)."""
+    """Undo :func:`split_columns`: shape (..., n_blocks, rows, width) to (..., rows, n_blocks * width).
+
+    >>> join_columns(split_columns(torch.arange(6).view(1, 6), 2)).tolist()
+    [[0, 1, 2, 3, 4, 5]]
+    """
     return blocks.movedim(-3, -1 if grouping == "interleaved" else -2).flatten(-2)
 
 
@@ -162,53 +146,60 @@ def cut(x: Tensor, patches: Patches) -> Tensor:
     return into_blocks(_windows(_padded(x, patches), patches), patches)
 
 
-def on_cpu(x: Tensor) -> bool:
-    """Whether this is a CPU that computes what it is told to, and nothing compiled."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+@lru_cache(maxsize=256)
+def _order(one: tuple[int, ...], patches: Patches, device: str, kind: type) -> Tensor | None:
+    """The index by which a CPU puts columns, (*taps, C) of them, into blocks, shape (1, groups, blocks, n).
 
-
-def _by_index(one: Sequence[int], patches: Patches, x: Tensor) -> bool:
-    """Whether columns, (*taps, C) of them, are put in order by an index: a CPU then copies first what lies together.
-
-    By strides, the other way, it takes several times as long. Columns that are in order as they are need neither.
+    A CPU then copies first what lies together; by strides, the other way, it takes several times as long. None, so that
+    strides it is, on other devices, for columns that are in order as they are, and for torch's fake tensors.
     """
-    single = 1 in (math.prod(one[:-1]), one[-1])
-    in_order = single and (patches.blocks == 1 or patches.grouping == "contiguous")
-    return on_cpu(x) and not in_order
+    in_order = 1 in (math.prod(one[:-1]), one[-1]) and (patches.blocks == 1 or patches.grouping == "contiguous")
+    if in_order or device != "cpu" or kind not in (Tensor, nn.Parameter):
+        return None
+    with torch.inference_mode(False):  # the index outlives this call
+        return _into_blocks(torch.arange(math.prod(one)).view(one), patches).contiguous()
+
+
+@lru_cache(maxsize=256)
+def _order_back(one: tuple[int, ...], patches: Patches, device: str, kind: type) -> Tensor | None:
+    """The index that undoes :func:`_order`, shape (1, columns)."""
+    order = _order(one, patches, device, kind)
+    return None if order is None else order.view(1, -1).argsort()
 
 
 def into_blocks(rows: Tensor, patches: Patches) -> Tensor:
-    """:func:`_into_blocks`, by an index where that is faster."""
-    one = rows.shape[rows.dim() - len(patches.kernel_size) - 1 :]
-    if not _by_index(one, patches, rows):
+    """The columns of rows of shape (..., *taps, C) in groups and blocks, shape (rows, groups, blocks, n)."""
+    one = tuple(rows.shape[rows.dim() - len(patches.kernel_size) - 1 :])
+    order = None if torch.compiler.is_compiling() else _order(one, patches, rows.device.type, type(rows))
+    if order is None:
         return _into_blocks(rows, patches)
-    order = _into_blocks(torch.arange(one.numel(), device=rows.device).view(one), patches)
-    rows = rows.reshape(-1, one.numel())
-    return rows.gather(1, order.reshape(1, -1).expand(len(rows), -1)).view(-1, *order.shape[1:])
+    rows = rows.reshape(-1, order.numel())
+    return rows.gather(1, order.view(1, -1).expand(len(rows), -1)).view(-1, *order.shape[1:])
 
 
 def out_of_blocks(samples: Tensor, one: Sequence[int], patches: Patches) -> Tensor:
-    """:func:`_out_of_blocks`, by an index where that is faster."""
-    if not _by_index(one, patches, samples):
+    """Undo :func:`into_blocks`, shape (rows, *taps, C), of which ``one`` is (*taps, C)."""
+    compiling = torch.compiler.is_compiling()
+    order = None if compiling else _order_back(tuple(one), patches, samples.device.type, type(samples))
+    if order is None:
         return _out_of_blocks(samples, one, patches)
-    order = torch.arange(math.prod(one), device=samples.device).view(1, *samples.shape[1:])
-    order = _out_of_blocks(order, one, patches).reshape(1, -1)
     rows = samples.reshape(len(samples), -1)
     return rows.gather(1, order.expand(len(rows), -1)).view(-1, *one)
 
 
 def paste(samples: Tensor, onto: Tensor, patches: Patches) -> None:
     """The adjoint of :func:`cut`: every number is added to the pixel that it would be a copy of, all others are 0."""
-    sides = [before + side + after for side, (before, after) in zip(onto.shape[2:], patches.margins, strict=True)]
+    margins = list(zip(patches.pads[-2::-2], patches.pads[::-2], strict=True))  # zeros before and after each side
+    sides = [before + side + after for side, (before, after) in zip(onto.shape[2:], margins, strict=True)]
     padded = samples.new_zeros(len(onto), *sides, onto.shape[1]).movedim(-1, 1)
     windows = _windows(padded, patches)
-    one = windows.shape[onto.dim() - 1 :]
-    rows = out_of_blocks(samples, one, patches).view(windows.shape)
-    if all(s >= span for s, span in zip(patches.stride, patches.spans, strict=True)):
+    rows = out_of_blocks(samples, windows.shape[onto.dim() - 1 :], patches).view(windows.shape)
+    spans = [(k - 1) * d + 1 for k, d in zip(patches.kernel_size, patches.dilation, strict=True)]
+    if all(s >= span for s, span in zip(patches.stride, spans, strict=True)):
         windows.copy_(rows)  # no pixel is in two patches
     else:
         for tap in itertools.product(*map(range, patches.kernel_size)):
             at: tuple[Any, ...] = (..., *tap, slice(None))
             windows[at] += rows[at]
-    inside = [slice(before, side - after) for side, (before, after) in zip(sides, patches.margins, strict=True)]
+    inside = [slice(before, side - after) for side, (before, after) in zip(sides, margins, strict=True)]
     onto.copy_(padded[:, :, *inside])

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .._core.options import parse_option
 from ..experiments import ledger, runs
 from ..experiments.models import ARCHITECTURES, save
 from ..experiments.models.blocks import METHODS, VARIANTS
 from ..experiments.optimizers import OPTIMIZERS
 from ..experiments.training import AUGMENTATIONS, LOSSES, PRECISIONS
-from ..layers import parse_option
 from ._common import a_device, processes, refuse_unwritable
 
 

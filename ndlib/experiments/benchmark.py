@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .._core.patches import patch_matrix, split_columns
-from ..conversion import fold
-from ..functional import fold_weights
-from ..layers import WARM_UP, DeconvConv2d, DeconvLinear, Deconvolution
+from .._core.counting import WARM_UP
+from ..conversion import to_plain
+from ..functional import fold_weights, patch_matrix, split_columns
+from ..layers import DeconvConv2d, DeconvLinear, Deconvolution
 from .ledger import append_line
 from .models import build
 from .provenance import provenance
@@ -183,7 +183,7 @@ def predicted(layer: DeconvConv2d, shape: tuple[int, ...]) -> dict[str, float]:
     positions = shape[0] * math.prod(free // s + 1 for free, s in sizes)
     sampled = shape[0] * math.prod(free // (s * layer.sampling_stride) + 1 for free, s in sizes)
     n, blocks, groups = layer.columns, layer.n_blocks, layer.n_groups
-    steps = layer.options["n_iter"]
+    steps = layer.options.n_iter
     return {
         "convolution": 3 * 2 * positions * layer.out_channels * blocks * n,
         "statistics": 3 * 2 * groups * blocks * sampled * n**2,
@@ -214,7 +214,7 @@ def stages(layer: DeconvConv2d, x: Tensor) -> dict[str, Action]:
 
     mean, cov = layer.measure(x)
     x, mean, cov, root = leaf(x), leaf(mean), leaf(cov), leaf(layer.root(cov))
-    blocks: dict[str, Any] = {"n_blocks": layer.n_blocks, "grouping": layer.options["grouping"]}
+    blocks: dict[str, Any] = {"n_blocks": layer.n_blocks, "grouping": layer.options.grouping}
     weight, bias = (leaf(t) for t in fold_weights(layer.weight, layer.bias, mean, root, **blocks))
 
     def both_ways(function: Callable[[], tuple[Tensor, ...]]) -> Action:
@@ -245,17 +245,17 @@ class Straightforward(DeconvConv2d):
             rows = x.movedim(1, -1).reshape(-1, x.shape[1])[:: math.prod(strides)]
         else:
             rows = patch_matrix(x, self.kernel_size, stride=strides, padding=self.padding, dilation=self.dilation)  # type: ignore[arg-type]
-        rows = split_columns(rows, self.n_blocks, self.options["grouping"]).flatten(0, 1)
+        rows = split_columns(rows, self.n_blocks, self.options.grouping).flatten(0, 1)
         mean = rows.mean(0)
         centred = rows - mean
         return mean.view(1, 1, -1), (centred.T @ centred / len(rows)).unsqueeze(0)
 
     def root(self, cov: Tensor) -> Tensor:
         eye = torch.eye(self.columns, dtype=cov.dtype, device=cov.device)
-        a = cov[0] + self.options["eps"] * eye
+        a = cov[0] + self.options.eps * eye
         norm = a.norm()
         y, z = a / norm, eye
-        for _ in range(self.options["n_iter"]):
+        for _ in range(self.options.n_iter):
             t = 1.5 * eye - 0.5 * z @ y
             y, z = y @ t, t @ z
         return (z / norm.sqrt()).unsqueeze(0)
@@ -300,8 +300,8 @@ def official(model: nn.Module, checkout: Path) -> nn.Module:
                     stride=layer.stride[0],
                     padding=layer.padding[0],
                     bias=True,
-                    eps=layer.options["eps"],
-                    n_iter=layer.options["n_iter"],
+                    eps=layer.options.eps,
+                    n_iter=layer.options.n_iter,
                     block=64,
                     sampling_stride=layer.sampling_stride,
                 )
@@ -405,8 +405,8 @@ def _begin_amortising(model: nn.Module) -> int:
     """Have the warm-up of ``update_every`` behind it; how many steps then make a cycle."""
     layers = [m for m in model.modules() if isinstance(m, Deconvolution)]
     for layer in layers:
-        layer._steps = WARM_UP
-    return max((layer.options["update_every"] for layer in layers), default=1)
+        layer.restart(WARM_UP)
+    return max((layer.options.update_every for layer in layers), default=1)
 
 
 def _repeated(action: Action, times: int) -> Action:
@@ -461,7 +461,7 @@ def folded_inference(
     torch.manual_seed(0)
     x = _pictures(batch_size, device)
     with _quietly():
-        folded = fold(build(arch, method="nd", classes=10, width=width).to(device).eval())
+        folded = to_plain(build(arch, method="nd", classes=10, width=width).to(device).eval())
     plain = build(arch, method="none", classes=10, width=width).to(device).eval()
     if form_of(folded) != form_of(plain):
         raise RuntimeError(f"the folded {arch} has another form than the plain one")

@@ -36,9 +36,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..conversion import convert, unfold
+from .._core.options import parse_option
+from ..conversion import convert, convert_pretrained
 from ..files import cache_folder, path
-from ..layers import parse_option
 from . import ledger, models
 from .datasets import Dataset, load
 from .ledger import Record
@@ -72,7 +72,7 @@ class Settings:
     ``start``: a file of ``models.save``, such as ``weights/vgg-small-bn.npz`` of the project's data, whose network is
     trained on; "" for random weights. On another data set it gets a new classifier. Where it has batch normalisation
     and ``method`` is ``"nd"``, ``keep`` says what the deconvolved network has of it: ``"function"``, by
-    ``conversion.unfold``, or ``"weights"`` alone, by ``conversion.convert``.
+    ``conversion.convert_pretrained``, or ``"weights"`` alone, by ``conversion.convert``.
     """
 
     dataset: str
@@ -235,7 +235,7 @@ def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
         if settings.keep == "weights":
             trained, _ = convert(trained, **settings.options)
         else:
-            trained, _ = unfold(trained, images, **settings.options)
+            trained, _ = convert_pretrained(trained, images, **settings.options)
     elif change[0] != change[1]:
         raise ValueError("{} has the form {}; no {} can be made of it".format(settings.start, *change))
     layers = [[m for m in net.modules() if m.state_dict() and not list(m.children())] for net in (trained, model)]

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..diagnostics import check_finite
 from ..files import DatasetError
-from ..layers import check_finite
 from .models import build
 from .provenance import provenance
 

@@ -15,8 +15,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..diagnostics import check_finite
 from ..files import written_whole
-from ..layers import Deconvolution, check_finite
+from ..layers import Deconvolution
 from .datasets import Dataset
 from .optimizers import optimizers
 
@@ -271,7 +272,7 @@ def _shared(model: nn.Module, device: torch.device) -> nn.Module:
     """The model as one of several processes trains it."""
     for module in model.modules():
         if isinstance(module, Deconvolution):
-            module.options = {**module.options, "process_group": "world"}
+            module.process_group = "world"
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)

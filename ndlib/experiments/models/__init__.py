@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..._core.options import ABOUT, parse_option
 from ...files import written_whole
-from ...layers import PUBLISHED, parse_option
 from . import imagenet
 from .blocks import METHODS, VARIANTS, FrozenConv2d, Layers
 from .densenet import densenet121
@@ -171,7 +171,7 @@ def _options(method: str) -> list[str]:
         return []
     if method == "bn":
         return ["momentum"]
-    return sorted([*PUBLISHED, "block_size", "sampling_stride"])
+    return sorted(ABOUT)
 
 
 def fit_whitening(model: nn.Module, images: Tensor) -> None:

@@ -41,14 +41,13 @@ class FrozenConv2d(DeconvConv2d):
             m, cov = (t.squeeze(0) for t in self.measure(chunk.double()))
             mean += len(chunk) / len(images) * m[0]
             second += len(chunk) / len(images) * (cov + m.T @ m)
-        root = inverse_sqrt(second - mean.outer(mean), solver="eigh", eps=self.options["eps"])
+        root = inverse_sqrt(second - mean.outer(mean), solver="eigh", eps=self.options.eps)
         self.running_mean.copy_(mean)
         self.running_deconv.copy_(root)
-        self.num_batches_tracked.fill_(1)
-        self._steps = 1
+        self.restart(1)
 
     def whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self._steps == 0:
+        if self.count.taken == 0:
             raise RuntimeError(
                 f"{self} has not been fitted; call models.fit_whitening(model, images) with training images first"
             )
@@ -77,7 +76,7 @@ class KroneckerConv2d(DeconvConv2d):
 
     def batch_whitening(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """Mean (groups, 1, n) and roots (groups, C, C) and (groups, P, P) of this batch; they enter the averages."""
-        if self.options["process_group"] is not None:
+        if self.options.process_group is not None:
             raise ValueError("KroneckerConv2d measures the batch of one process only")
         rows = self.samples(x).squeeze(1)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
@@ -85,10 +84,10 @@ class KroneckerConv2d(DeconvConv2d):
         patches = (rows - mean).unflatten(2, (-1, self.pixels))  # groups, rows, channels, pixels
         across = patches.transpose(2, 3).flatten(1, 2), patches.flatten(1, 2)
         channels, pixels = (moments(t)[1] for t in across)  # whose columns have no mean
-        pixels = pixels + self.options["eps"] * torch.eye(self.pixels).to(pixels)  # of a constant input: I
+        pixels = pixels + self.options.eps * torch.eye(self.pixels).to(pixels)  # of a constant input: I
         pixels = pixels / pixels.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         found = {"mean": mean, "channels": self.root(channels), "pixels": self.root(pixels)}
-        self._remember({f"running_{name}": value for name, value in found.items()})
+        self.remember(**{f"running_{name}": value for name, value in found.items()})
         return mean, found["channels"], found["pixels"]
 
     def running_whitening(self) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]

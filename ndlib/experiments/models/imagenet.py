@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...conversion import BATCH_NORMS, convert
+from ..._core.tracing import BATCH_NORMS
+from ...conversion import convert
 from ...layers import DeconvConv2d
 from .blocks import Layers, Options
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..._core.whitening import block_size_for
 from ...files import path
-from ...layers import ChannelDeconv, DeconvConv2d, DeconvLinear, Deconvolution, block_size_for
+from ...layers import ChannelDeconv, DeconvConv2d, DeconvLinear, Deconvolution
 from .. import ledger
 from ..benchmark import inputs_of, predicted
 from . import ARCHITECTURES, build, one_of
@@ -104,9 +105,7 @@ def whitening_operations(model: nn.Module, x: Tensor) -> float:
         if isinstance(module, (DeconvLinear, ChannelDeconv)):  # which meet vectors here, one a picture
             n, blocks = module.columns, module.n_blocks
             multiplied = module.out_features if isinstance(module, DeconvLinear) else len(x)
-            total += (
-                2 * len(x) * blocks * n**2 + 3 * module.options["n_iter"] * 2 * n**3 + 2 * multiplied * blocks * n**2
-            )
+            total += 2 * len(x) * blocks * n**2 + 3 * module.options.n_iter * 2 * n**3 + 2 * multiplied * blocks * n**2
     return total
 
 
@@ -115,7 +114,7 @@ def exceptions(model: nn.Module) -> str:
     convolutions = [m for m in model.modules() if isinstance(m, DeconvConv2d)]
     alike: dict[tuple[Any, ...], list[int]] = {}  # block sizes of the layers that are said in one phrase
     for i, layer in enumerate(convolutions):
-        steps, block = layer.options["n_iter"], layer.columns // math.prod(layer.kernel_size)
+        steps, block = layer.options.n_iter, layer.columns // math.prod(layer.kernel_size)
         other_block = layer.groups == 1 and block != block_size_for(layer.in_channels, 64)
         phrase = (i == 0, _kind(layer), steps, layer.sampling_stride, steps == 5 and other_block)
         alike.setdefault(phrase, []).append(block if other_block else 64)

@@ -1,0 +1,74 @@
+"""Whitening and weights as one linear map, with a gradient of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .patches import Patches, into_blocks, out_of_blocks
+from .products import backward_pass, product
+
+__all__ = ["fold"]
+
+
+def fold(weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
+    """Weight W D and bias b - W D mu of a plain layer; ``mean`` of shape (groups, 1 or blocks, n)."""
+    folded, shift = _Fold.apply(weight, mean, root, patches)
+    return folded, -shift if bias is None else bias - shift
+
+
+class _Fold(torch.autograd.Function):
+    """The weights times the root, W D, with all blocks in one product, and W D mu.
+
+    A filter is a row like those of the patches, and cut into blocks as they are. With G and g the gradients of the two,
+    those of W, mu and D are (G + g mu') D', D' W' g and W' (G + g mu').
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
+        rows = product(_filters(weight, root, patches), root)
+        shift = product(rows.view(len(root), -1, patches.blocks * rows.shape[-1]), _means(mean, patches).mT)
+        return _unfilters(rows, weight, patches), shift.flatten()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Patches], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.patches = inputs[3]
+
+    @staticmethod
+    @backward_pass
+    def backward(
+        ctx: Any, grad_weight: Tensor, grad_shift: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        weight, mean, root = ctx.saved_tensors
+        patches, (of_weight, of_mean, of_root, _) = ctx.patches, ctx.needs_input_grad
+        by_filter, grad_shift = (len(root), len(weight) // len(root), -1), grad_shift.view(len(root), -1, 1)
+        grad = _filters(grad_weight, root, patches)
+        grad = torch.addcmul(grad.view(by_filter), grad_shift, _means(mean, patches)).view_as(grad)
+        new_weight = _unfilters(product(grad, root.mT), weight, patches) if of_weight else None
+        if not (of_mean or of_root):  # where the running averages serve
+            return new_weight, None, None, None
+        rows = _filters(weight, root, patches)
+        of_blocks = product(grad_shift.mT, rows.view(by_filter)).view(len(root), patches.blocks, -1)
+        new_mean = product(of_blocks if mean.shape[1] > 1 else of_blocks.sum(1, keepdim=True), root)
+        return new_weight, new_mean, product(rows.mT, grad) if of_root else None, None
+
+
+def _means(mean: Tensor, patches: Patches) -> Tensor:
+    """The mean of a whole filter, shape (groups, 1, blocks * n), whether or not the blocks share theirs."""
+    return mean.expand(-1, patches.blocks, -1).flatten(1).unsqueeze(1)
+
+
+def _filters(weight: Tensor, root: Tensor, patches: Patches) -> Tensor:
+    """The blocks of all filters as rows, shape (groups, filters * blocks, n)."""
+    return into_blocks(weight.movedim(1, -1), patches).reshape(len(root), -1, root.shape[-1])
+
+
+def _unfilters(rows: Tensor, like: Tensor, patches: Patches) -> Tensor:
+    """Undo :func:`_filters`."""
+    samples = rows.view(len(like), 1, patches.blocks, -1)
+    return out_of_blocks(samples, (*like.shape[2:], like.shape[1]), patches).movedim(-1, 1)

@@ -1,0 +1,57 @@
+"""Every private name of torch that this package uses: each with a probe at import and a plain fallback.
+
+``tests/test_private_torch.py`` runs the package both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["HOOKS", "current_graph_task_id", "in_backward", "linear_pointwise", "pass_hooks", "version_of"]
+
+# oneDNN's matrix product, the one that torch.compile calls on processors. On some processors it takes half the time of
+# torch.matmul's, and the same elsewhere.
+# Called as linear_pointwise(a, b, None, "none", [], "") it returns a @ b'. None where torch has none.
+linear_pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+current_graph_task_id: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+
+
+def in_backward() -> bool:
+    """Whether autograd is at work: ``torch.utils.checkpoint`` then computes a forward pass again that has been made.
+
+    Without the private function the answer is no: under checkpointing every step is then counted twice.
+    """
+    return not torch.compiler.is_compiling() and current_graph_task_id() != -1
+
+
+def version_of(tensor: Tensor) -> int | None:
+    """How often a tensor was written to; None where that is not counted, and it may have changed at any time."""
+    return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+# The dictionaries in which a module keeps its hooks. A handle that the user holds removes its hook from the dictionary
+# that it was put into, so that a module which takes another one's place has to take these very objects.
+HOOKS = tuple(
+    name
+    for name in (
+        *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
+        *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook"),
+    )
+    if hasattr(nn.Module(), name)
+)
+
+
+def pass_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Give a module the hooks of the one whose place it takes, but for those that made the other one's weights."""
+    for name in HOOKS:
+        setattr(new, name, getattr(old, name))
+    hooks: Any = getattr(new, "_forward_pre_hooks", {})
+    for number, hook in list(hooks.items()):
+        if type(hook).__module__.startswith("torch.nn.utils"):
+            del hooks[number]

@@ -1,0 +1,153 @@
+"""What a trace of a network tells about its layers: which lie on the path, and what follows them."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from .whitening import Deconvolution
+
+__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "TRANSPOSED", "Path"]
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+POOLINGS = (
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# What a classifier may have between its linear layers, and a squeezed feature map between its convolutions.
+ELEMENTWISE = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus),
+    *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+)
+ELEMENTWISE_FUNCTIONS = {F.relu, F.silu, F.gelu, F.sigmoid, F.hardswish, F.hardsigmoid, F.dropout, torch.relu}
+# Layers without a module: what they give out is not what went in, normalised as it was.
+WEIGHTED_FUNCTIONS = {
+    *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+    *(torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"),
+}
+SHAPES = {"shape", "ndim", "size", "dim"}  # of a tensor: its values go nowhere by way of these
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        layer = isinstance(m, (Deconvolution, *CONVOLUTIONS, nn.Linear, *BATCH_NORMS))  # or a subclass
+        return layer or super().is_leaf_module(m, module_qualified_name)
+
+
+@contextmanager
+def _on_trial(net: nn.Module) -> Iterator[None]:
+    """In training mode and without forward hooks; whatever modules store of what they compute here is forgotten."""
+    own = {m: vars(m) for m in net.modules()}
+    for m, stored in own.items():
+        trial = {k: copy.copy(v) if isinstance(v, (dict, list, set)) else v for k, v in stored.items()}
+        trial |= {"_forward_pre_hooks": OrderedDict(), "_forward_hooks": OrderedDict()}
+        object.__setattr__(m, "__dict__", trial)
+    try:
+        net.train()  # what only training reaches, auxiliary classifiers for instance, belongs to the path
+        yield
+    finally:
+        for m, stored in own.items():
+            object.__setattr__(m, "__dict__", stored)
+
+
+class Path:
+    """What a trace of the network tells about its layers."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.nodes: dict[str, list[fx.Node]] = {}
+        self.failure = ""
+        self.modules = dict(net.named_modules())
+        try:
+            with _on_trial(net):
+                self.graph = _Tracer().trace(net)
+        except Exception as error:  # whatever a model's forward raises when it is traced
+            self.failure = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            names = {m: n for n, m in reversed(self.modules.items())}
+            for node in self.graph.nodes:
+                if node.op == "call_module":
+                    self.nodes.setdefault(names[self.modules[str(node.target)]], []).append(node)
+        self.classifier = self._find_classifier()
+
+    def call_of(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node calls, if it calls one."""
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def _is_elementwise(self, node: fx.Node) -> bool:
+        module = self.call_of(node)
+        return isinstance(module, (*ELEMENTWISE, *BATCH_NORMS)) or node.target in ELEMENTWISE_FUNCTIONS
+
+    def _find_classifier(self) -> set[nn.Module]:
+        """The linear layers that no other layer with weights follows, and those that lead to them alone."""
+        linear = [m for m in self.modules.values() if isinstance(m, nn.Linear)]
+        if self.failure:
+            return set([m for m in linear if type(m) is nn.Linear][-1:])
+        found: set[nn.Module] = set()
+        for last in self._last_calls():
+            node: Any = last if self.call_of(last) in linear else None
+            while isinstance(node, fx.Node) and (self._is_elementwise(node) or self.call_of(node) in linear):
+                found |= {m for m in [self.call_of(node)] if m is not None and m in linear}
+                node = node.args[0] if node.args else None
+        return found
+
+    def _last_calls(self) -> list[fx.Node]:
+        """The calls of layers from whose output no convolution or linear layer is reached any more."""
+        weighted = (nn.Linear, *CONVOLUTIONS)
+        leads_on: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):  # users stand behind their node, so they are decided already
+            if any(user in leads_on or isinstance(self.call_of(user), weighted) for user in node.users):
+                leads_on.add(node)
+        return [node for node in self.graph.nodes if node.op == "call_module" and node not in leads_on]
+
+    def leading_to(self, layers: Collection[nn.Module]) -> set[nn.Module]:
+        """The modules whose output at least one of these layers takes, at once or through what has no weights."""
+        if self.failure:
+            return set(self.modules.values()) if layers else set()
+        leading: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):  # users stand behind their node, so they are decided already
+            if any(self.call_of(user) in layers or (user in leading and self._hands_on(user)) for user in node.users):
+                leading.add(node)
+        return {module for node in leading if (module := self.call_of(node)) is not None}
+
+    def _hands_on(self, node: fx.Node) -> bool:
+        """Whether a node gives out what it takes, changed by no weights but those of single channels."""
+        module = self.call_of(node)
+        if module is not None:
+            return isinstance(module, (*BATCH_NORMS, nn.PReLU)) or next(module.parameters(), None) is None
+        name = node.args[1] if node.target is getattr else node.target
+        return name not in SHAPES and name not in WEIGHTED_FUNCTIONS
+
+    def is_classifier(self, module: nn.Module) -> bool:
+        return module in self.classifier
+
+    def sees_one_pixel(self, name: str) -> bool:
+        """Whether the layer's input is a feature map that a global average reduced to one pixel."""
+        return any(self._one_pixel(node.args[0]) for node in self.nodes.get(name, ()) if node.args)
+
+    def _one_pixel(self, node: Any) -> bool:
+        if not isinstance(node, fx.Node):
+            return False
+        module = self.call_of(node)
+        if isinstance(module, POOLINGS):
+            return _all_ones(module.output_size)
+        if node.target in (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d):
+            return _all_ones(node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size"))
+        if node.target in ("mean", torch.mean):
+            dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+            return isinstance(dims, (tuple, list)) and set(dims) in ({2, 3}, {-2, -1})
+        through = self._is_elementwise(node) or isinstance(module, CONVOLUTIONS)
+        return through and bool(node.args) and self._one_pixel(node.args[0])
+
+
+def _all_ones(size: Any) -> bool:
+    return set(size if isinstance(size, (tuple, list)) else [size]) == {1}
