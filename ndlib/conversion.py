@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -375,15 +375,11 @@ def _plain(module: Any) -> nn.Module:
     if isinstance(module, DeconvLinear):
         plain: Any = nn.Linear(module.in_features, module.out_features, **kind)
     else:
-        convolution = _first(plain for deconv, plain in PLAIN_OF.items() if isinstance(module, deconv))
+        convolution: Any = next(plain for deconv, plain in PLAIN_OF.items() if isinstance(module, deconv))
         plain = convolution(*_shape(module), padding_mode=module.padding_mode, **kind)
     plain.weight.copy_(weight)
     plain.bias.copy_(bias)
     return plain
-
-
-def _first(kinds: Iterable[type[nn.Module]]) -> Any:
-    return next(iter(kinds))
 
 
 def _plain_channels(module: ChannelDeconv, dimensions: int) -> nn.Module:

@@ -68,7 +68,7 @@ def main():
         alone = copy.deepcopy(net)
         for module in alone.modules():
             if isinstance(module, Deconvolution):
-                module.options = {**module.options, "process_group": None}
+                module.process_group = None
         whole = [torch.randn(*shape).cumsum(-1) / 2 + 1 for _ in range(2)]
         parts = [x[mine].clone() for x in whole]
         together, wanted = run(net, parts), run(alone, whole)

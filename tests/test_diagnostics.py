@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-import ndlib.layers
 from ndlib import DeconvConv2d, DeconvLinear, layer_whiteness
+from ndlib._core import roots, whitening
 from ndlib.experiments.models.blocks import KroneckerConv2d
+from ndlib.functional import newton_schulz_response
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 
@@ -25,7 +26,7 @@ def test_a_known_spectrum():
     layer = DeconvLinear(4, 2, n_iter=5).double()
     report = layer_whiteness(layer, spectrum_of(values))[""]
     torch.testing.assert_close(report.before[0], torch.tensor(values).double())
-    gains = ndlib.functional.newton_schulz_response(torch.tensor(values).double() + 1e-5, 5)
+    gains = newton_schulz_response(torch.tensor(values).double() + 1e-5, 5)
     torch.testing.assert_close(report.after[0], gains**2 * torch.tensor(values).double())
     assert report.condition_before == pytest.approx(4e4)
     assert report.condition_after == pytest.approx((report.after.max() / report.after.min()).item())
@@ -58,12 +59,12 @@ def test_a_diverging_root_stops_training_and_says_why(monkeypatch):
     """Were the iteration to blow up, training would go on with nonsense."""
     layer = DeconvConv2d(3, 4, 3)
     before = copy.deepcopy(layer.state_dict())
-    right = ndlib.layers.inverse_sqrt
-    monkeypatch.setattr(ndlib.layers, "inverse_sqrt", lambda *a, **k: right(*a, **k) * 1e6)
+    right = roots.inverse_root
+    monkeypatch.setattr(whitening, "inverse_root", lambda *a, **k: right(*a, **k) * 1e6)
     message = r"DeconvConv2d\(3, 4.*diverged.*eigenvalues from .* to .*, eps is 1e-05; a larger eps.*eigh"
     with pytest.raises(FloatingPointError, match=message):
         layer(torch.randn(8, 3, 9, 9))
-    monkeypatch.setattr(ndlib.layers, "inverse_sqrt", lambda *a, **k: right(*a, **k) * float("nan"))
+    monkeypatch.setattr(whitening, "inverse_root", lambda *a, **k: right(*a, **k) * float("nan"))
     with pytest.raises(FloatingPointError, match="diverged"):
         layer(torch.randn(8, 3, 9, 9))
     after = layer.state_dict()

@@ -95,7 +95,7 @@ class _RootByEigh(torch.autograd.Function):
     F_ij = (f(l_i) - f(l_j)) / (l_i - l_j), which are symmetric, so that the gradient has the same form. The
     backward pass of ``torch.linalg.eigh`` divides by l_i - l_j; here nothing does, and repeated eigenvalues are
     harmless: for the exact root F_ij = -1 / (r_i r_j (r_i + r_j)) with r = sqrt(l), and for the steps F follows a
-    recursion of its own (:meth:`_differences`).
+    recursion of its own (:func:`_differences`).
 
     On a CPU this takes less than half the time of the steps' matrix products and their backward pass, and it is more
     exact. On a GPU an eigendecomposition is slow.
@@ -126,31 +126,31 @@ class _RootByEigh(torch.autograd.Function):
             diagonal = inner.diagonal(dim1=-2, dim2=-1).clone()
             norm = torch.linalg.vector_norm(eigenvalues, dim=-1, keepdim=True)
             x = eigenvalues / norm
-            inner = inner * _RootByEigh._differences(x, ctx.coefficients) / norm.unsqueeze(-1) ** 1.5
+            inner = inner * _differences(x, ctx.coefficients) / norm.unsqueeze(-1) ** 1.5
             # D = h(A / c) / sqrt(c), and c = ||A||_F depends on A as well.
             straight = inner.diagonal(dim1=-2, dim2=-1)
             through_norm = (gains * diagonal / 2 + x * norm * straight).sum(-1, keepdim=True) / norm
             straight -= through_norm * x
         return product(product(v, inner), v.mT), None, None
 
-    @staticmethod
-    def _differences(x: Tensor, coefficients: Coefficients) -> Tensor:
-        """Divided differences of :func:`scalar_iteration` between all pairs of x, shape (..., n, n).
 
-        By the product rule (f g)_ij = f_i g_ij + f_ij g_j, those of t, y and z follow from each other as t, y and z do
-        in :class:`_RootByProducts`. (Written for z alone, without y = x z, the recursion would be as unstable as
-        the uncoupled iteration is for matrices.)
-        """
-        y, z = x, torch.ones_like(x)
-        dy = torch.ones_like(x).unsqueeze(-1) * z.unsqueeze(-2)
-        dz = torch.zeros_like(dy)
-        for a, b in coefficients:
-            t = a - b * z * y
-            dt = (dy * (-b * z).unsqueeze(-1)).addcmul_(dz, (-b * y).unsqueeze(-2))
-            dy.mul_(t.unsqueeze(-2)).addcmul_(dt, y.unsqueeze(-1))
-            dz.mul_(t.unsqueeze(-1)).addcmul_(dt, z.unsqueeze(-2))
-            y, z = y * t, t * z
-        return dz
+def _differences(x: Tensor, coefficients: Coefficients) -> Tensor:
+    """Divided differences of :func:`scalar_iteration` between all pairs of x, shape (..., n, n).
+
+    By the product rule (f g)_ij = f_i g_ij + f_ij g_j, those of t, y and z follow from each other as t, y and z do
+    in :class:`_RootByProducts`. (Written for z alone, without y = x z, the recursion would be as unstable as
+    the uncoupled iteration is for matrices.)
+    """
+    y, z = x, torch.ones_like(x)
+    dy = torch.ones_like(x).unsqueeze(-1) * z.unsqueeze(-2)
+    dz = torch.zeros_like(dy)
+    for a, b in coefficients:
+        t = a - b * z * y
+        dt = (dy * (-b * z).unsqueeze(-1)).addcmul_(dz, (-b * y).unsqueeze(-2))
+        dy.mul_(t.unsqueeze(-2)).addcmul_(dt, y.unsqueeze(-1))
+        dz.mul_(t.unsqueeze(-1)).addcmul_(dt, z.unsqueeze(-2))
+        y, z = y * t, t * z
+    return dz
 
 
 class _RootByProducts(torch.autograd.Function):

@@ -89,7 +89,7 @@ class Deconvolution(nn.Module):
     def _chosen(self, options: dict[str, Any]) -> Options:
         """The options of a new layer; refused with their name, what was given and what is possible."""
         if foreign := [name for name in options if name in self.without]:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(foreign)}")
+            raise TypeError(f"no such option: {', '.join(foreign)}; {type(self).__name__} has none of this name")
         return self.defaults.changed(**options)
 
     def _begin(
