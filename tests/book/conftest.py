@@ -1,13 +1,33 @@
-"""The built book on a local server, and a browser that reaches nothing else."""
+"""The built book on a local server, a browser that reaches nothing else, and visits to its pages."""
 
+import contextlib
 import functools
 import http.server
 import threading
 
 import chromium
 import pytest
-from contents import HTML
+from contents import EVERY_PAGE, HTML
 from playwright.sync_api import sync_playwright
+from visits import FIRST_THEME, FIRST_WIDTH, SharedVisit, Visit, settled, watched
+
+
+def pytest_collection_modifyitems(items):
+    """All checks of a page are made by one process, which reads the page once and visits it once at each width.
+
+    Of a visit those come first that see the page as it was loaded, and last those for which its widgets are started.
+    """
+
+    def place(item):
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        name, width = parameters.get("shared_visit") or (parameters.get("name"), 0)
+        if name not in EVERY_PAGE:
+            return (-1,)
+        item.add_marker(pytest.mark.xdist_group(name))
+        changed = parameters.get("theme", FIRST_THEME.get(width)) != FIRST_THEME.get(width)
+        return EVERY_PAGE.index(name), width, "with_widgets" in item.fixturenames, changed
+
+    items.sort(key=place)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -28,56 +48,67 @@ def browser():
     with sync_playwright() as playwright:
         flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
         flags += " --disable-component-update --disable-sync"
-        running = playwright.chromium.launch(executable_path=chromium.system_browser(), args=flags.split())
+        # Not by a route of Playwright, which would switch off the browser's cache and ask this process for each file.
+        here_only = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        running = playwright.chromium.launch(
+            executable_path=chromium.system_browser(), args=[*flags.split(), here_only]
+        )
         yield running
         running.close()
 
 
-class Visit:
-    """A page opened with every request to another host refused, and what went wrong while it loaded."""
-
-    def __init__(self, context, url, own):
-        self.problems = []
-        self.page = context.new_page()
-        self.page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
-        self.page.on("console", lambda m: m.type in ("error", "warning") and self.problems.append(m.text))
-        self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url}"))
-        self.page.on("response", lambda r: r.status >= 400 and self.problems.append(f"{r.status}: {r.url}"))
-        context.route(
-            lambda address: not address.startswith((own, "data:", "blob:")),
-            lambda route: (self.problems.append(f"other host: {route.request.url}"), route.abort()),
-        )
-        self.page.goto(url, wait_until="load")
-        self.page.evaluate("() => window.MathJax?.startup?.promise")
-        self.page.wait_for_timeout(200)
+@pytest.fixture
+def new_context(browser):
+    """Opens contexts, each with a cache and a memory of its own, which are closed after the test."""
+    with contextlib.ExitStack() as opened:
+        yield lambda **options: opened.enter_context(watched(browser, **options))
 
 
 @pytest.fixture
-def visit(browser):
-    contexts = []
+def visit(new_context):
+    """Opens a page for one test alone."""
 
     def open_page(url, own, *, width=1280, theme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-        contexts.append(context)
-        return Visit(context, url, own)
+        return Visit(new_context(viewport={"width": width, "height": 900}, color_scheme=theme), url, own)
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    return open_page
+
+
+@pytest.fixture(scope="session")
+def shared_visit(browser, address, request):
+    name, width = request.param
+    with watched(browser, viewport={"width": FIRST_WIDTH[width], "height": 900}) as context:
+        yield SharedVisit(context, name, address, width)
 
 
 @pytest.fixture
-def telephone(browser):
+def visited(shared_visit):
+    """The visit that this check shares with others. What goes wrong meanwhile, or while it begins, is told with it."""
+    yield shared_visit
+    problems, shared_visit.problems = shared_visit.problems, []
+    assert problems == []
+
+
+@pytest.fixture(scope="session")
+def with_widgets(shared_visit):
+    """Has all widgets of the visited page started: each starts when it comes into view."""
+    page = shared_visit.page
+    for mount in page.locator(".nd-mount").all():
+        mount.scroll_into_view_if_needed()
+        page.wait_for_function("m => m.matches('[data-ready], [data-failed]')", arg=mount.element_handle())
+    page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+    settled(page)
+
+
+@pytest.fixture
+def telephone(new_context):
     """Opens an address on a telephone, where it is touched."""
-    contexts = []
 
     def start(address, **options):
         device = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-        contexts.append(browser.new_context(**device, **options))
-        page = contexts[-1].new_page()
+        page = new_context(**device, **options).new_page()
         page.goto(address)
+        settled(page)
         return page
 
-    yield start
-    for context in contexts:
-        context.close()
+    return start

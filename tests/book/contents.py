@@ -19,7 +19,17 @@ def pages_of_toc():
 
 
 PAGES = pages_of_toc()
+EVERY_PAGE = [*PAGES, "search", "genindex", "py-modindex"]
 CHAPTERS = [page for page in PAGES if re.search(r"^kernelspec:", (ROOT / f"{page}.md").read_text(), re.MULTILINE)]
+
+
+def widgets_of_pages():
+    built = {page: file.read_text() for page in PAGES if (file := HTML / f"{page}.html").exists()}
+    found = {page: sorted(set(re.findall(r'data-widget="([\w-]+)"', text))) for page, text in built.items()}
+    return {page: names for page, names in found.items() if names}
+
+
+WITH_WIDGETS = widgets_of_pages()
 
 
 @cache

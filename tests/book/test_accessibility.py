@@ -5,25 +5,25 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from contents import CHAPTERS, PAGES, html
+from contents import CHAPTERS, EVERY_PAGE, PAGES, html
+from visits import themes, visits
 
-EVERY_PAGE = [*PAGES, "search", "genindex", "py-modindex"]
 # Colours come from the theme and are the same on all pages; these hold everything that has some: tables, code, notes,
 # figures, formulas, terms. Colours are the slowest of axe's rules.
 DARK_TOO = ("welcome", "segmentation", "glossary", "troubleshooting", "api", "search")
 
 
-@pytest.mark.parametrize("name", EVERY_PAGE)
-def test_axe_finds_nothing_serious(visit, address, name):
-    """In the light theme all rules, then in the dark one those that a theme can break. Widgets have their own test."""
-    page = visit(f"{address}/{name}.html", address, theme="light").page
-    page.emulate_media(reduced_motion="reduce")  # or colours are measured on their way
-    assert serious(page) == []
-    if not name.endswith(DARK_TOO):
-        return
-    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
-    assert serious(page, {"runOnly": ["color-contrast", "link-in-text-block"]}) == []
+@themes("light")
+@visits(1280, pages=EVERY_PAGE)
+def test_axe_finds_nothing_serious(visited, theme):
+    """By any of its rules. Widgets have their own test."""
+    assert serious(visited.show(theme)) == []
+
+
+@themes("dark")
+@visits(1280, pages=[name for name in EVERY_PAGE if name.endswith(DARK_TOO)])
+def test_axe_finds_nothing_serious_that_a_theme_can_break(visited, theme):
+    assert serious(visited.show(theme), {"runOnly": ["color-contrast", "link-in-text-block"]}) == []
 
 
 def serious(page, options=None):
@@ -71,12 +71,11 @@ CONTROLS = """[...document.querySelectorAll("a[href], button, input, select, tex
     && !(e.closest("details:not([open])") && e.tagName !== "SUMMARY")).length"""
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_tab_reaches_every_control_and_leaves_again(visit, address, name):
-    page = visit(f"{address}/{name}.html", address).page
-    for mount in page.locator(".nd-mount").all():  # each starts when it comes into view
-        mount.scroll_into_view_if_needed()
-        page.wait_for_function("mount => mount.matches('[data-ready]')", arg=mount.element_handle())
+@themes("light")
+@visits(1280)
+def test_tab_reaches_every_control_and_leaves_again(visited, with_widgets, theme):
+    page = visited.show(theme)
+    assert page.locator(".nd-mount:not([data-ready])").count() == 0
     page.locator("#pst-skip-link a").focus()
     wanted = page.evaluate(CONTROLS)
     assert wanted > 40
@@ -94,8 +93,8 @@ def test_tab_reaches_every_control_and_leaves_again(visit, address, name):
     assert [focused["html"] for focused in met if not (focused["seen"] and focused["marked"])] == []
 
 
-def test_no_motion_where_none_is_wanted(browser, address):
-    page = browser.new_page(reduced_motion="reduce")
+def test_no_motion_where_none_is_wanted(new_context, address):
+    page = new_context(reduced_motion="reduce").new_page()
     page.goto(f"{address}/{CHAPTERS[1]}.html")
     moving = """[...document.querySelectorAll("*")].filter(e => {
         const s = getComputedStyle(e);
@@ -103,7 +102,6 @@ def test_no_motion_where_none_is_wanted(browser, address):
             || s.scrollBehavior === "smooth";
     }).map(e => e.outerHTML.slice(0, 100))"""
     assert page.evaluate(moving) == []
-    page.close()
 
 
 @pytest.mark.parametrize("name", PAGES)

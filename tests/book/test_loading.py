@@ -5,21 +5,13 @@ from urllib.parse import urlsplit
 
 import offline
 import pytest
-from contents import HTML, PAGES, html
-from mounts import wait
-from test_book_widgets import mounts
+from contents import HTML, PAGES, WITH_WIDGETS, html
+from visits import FIRST_WIDTH, themes, visits
 
 BYTES = 850_000  # of a first visit, compressed; 385,000 of them are MathJax and its fonts
 WITHOUT_FORMULAS = 400_000
 SHIFT = 0.1  # of the layout, cumulative, which the web calls good
 COMPRESSED = (".woff", ".woff2", ".png", ".jpg", ".jpeg", ".webp")
-
-RECORD_SHIFTS = """
-window.shifted = 0;
-new PerformanceObserver((list) => {
-    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
-}).observe({ type: "layout-shift", buffered: true });
-"""
 
 
 def weight(file):
@@ -27,39 +19,35 @@ def weight(file):
     return len(content) if file.suffix in COMPRESSED else len(gzip.compress(content))
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize("name", PAGES)
-def test_first_visit(browser, address, name, width):
-    """What is loaded is within the budget, and the page hardly moves until it stands."""
-    context = browser.new_context(viewport={"width": width, "height": 900})
-    page = context.new_page()
-    loaded = set()
-    page.on("response", lambda response: loaded.add(urlsplit(response.url).path.lstrip("/")))
-    page.add_init_script(RECORD_SHIFTS)
-    page.goto(f"{address}/{name}.html", wait_until="load")
-    page.evaluate("() => window.MathJax?.startup?.promise")
-    page.wait_for_timeout(400)
-    assert page.evaluate("window.shifted") < SHIFT
+@visits(1280, 360)
+def test_first_visit_is_within_the_budget(visited):
+    loaded = {urlsplit(url).path.lstrip("/") for url in visited.first_loaded}
     weights = {path: weight(HTML / path) for path in loaded if (HTML / path).is_file()}
-    assert f"{name}.html" in weights and len(weights) > 10
+    assert f"{visited.name}.html" in weights and len(weights) > 10
     formulas = any("mathjax" in path for path in weights)
     heaviest = sorted(weights.items(), key=lambda item: -item[1])[:5]
     assert sum(weights.values()) < (BYTES if formulas else WITHOUT_FORMULAS), heaviest
     assert [path for path in loaded if "fontawesome/" in path] == []  # the icons are in icons.css
-    context.close()
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize(("name", "widget"), [*mounts()])
-def test_widget_has_its_room_before_it_starts(visit, address, name, widget, width):
-    page = visit(f"{address}/{name}.html", address, width=width).page
-    mount = page.locator(f'[data-widget="{widget}"]').first
-    room = mount.evaluate("m => { delete m.dataset.ready; return parseFloat(getComputedStyle(m).minHeight); }")
-    mount.evaluate("m => m.querySelector('.nd-still') ?? (m.dataset.ready = '')")
-    wait(page, widget)
-    page.locator(f'[data-widget="{widget}"][data-ready]').first.wait_for()
-    height = mount.bounding_box()["height"]
-    assert 0.6 * height < room < height + 20
+@visits(1280, 360)
+def test_page_hardly_moves_until_it_stands(visited):
+    assert visited.first_shift < SHIFT
+
+
+@themes("light")
+@visits(1280, 360, pages=WITH_WIDGETS)
+def test_widgets_have_their_room_before_they_start(visited, with_widgets, theme):
+    rooms = """all => all.filter((m) => m.matches("[data-ready]")).map((m) => {
+        const { height } = m.getBoundingClientRect();
+        delete m.dataset.ready;
+        const room = parseFloat(getComputedStyle(m).minHeight);
+        m.dataset.ready = "";
+        return [m.dataset.widget, room, height];
+    })"""
+    found = visited.show(theme, FIRST_WIDTH[visited.width]).locator(".nd-mount").evaluate_all(rooms)
+    assert {widget for widget, _, _ in found} == set(WITH_WIDGETS[visited.name])
+    assert [each for each in found if not 0.6 * each[2] < each[1] < each[2] + 20] == []
 
 
 @pytest.mark.parametrize("name", [*PAGES, "search", "genindex"])

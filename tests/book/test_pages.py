@@ -6,43 +6,45 @@ import re
 
 import numpy as np
 import pytest
-from contents import CHAPTERS, HTML, PAGES
+from contents import CHAPTERS, HTML, PAGES, ROOT
 from PIL import Image
+from visits import settled, themes, visits
 
 BUDGET = 300_000  # bytes of a page's own, compressed: text, figures, photographs
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (360, "dark")])
-@pytest.mark.parametrize("name", PAGES)
-def test_page(visit, address, name, width, theme):
-    """A page is loaded at either width, in one theme, and then changes to the other."""
-    visited = visit(f"{address}/{name}.html", address, width=width, theme=theme)
+@visits(1280, 360)
+def test_formulas_are_set(visited):
     page = visited.page
-    fits(page, width)
     assert page.locator("mjx-merror").count() == 0
-    source = (HTML.parents[1] / f"{name}.md").read_text()
+    source = (ROOT / f"{visited.name}.md").read_text()
     if "$" in re.sub(r"```.*?```|`[^`]*`", "", source, flags=re.DOTALL):
         assert page.locator("mjx-container").count() > 0
-    figures_are_described_and_honest(page)
-    wears(page, theme)
-    if name in CHAPTERS:
-        assert (page.locator("main svg.figure").count() > 0) == ("name: fig-" in source)
-        shows_no_traces_of_the_machinery(page)
-
-    other = {"light": "dark", "dark": "light"}[theme]
-    page.emulate_media(color_scheme=other)
-    page.wait_for_function(f"document.documentElement.dataset.theme === '{other}'")
-    fits(page, width)
-    figures_are_described_and_honest(page)
-    wears(page, other)
-    assert visited.problems == []
 
 
-def fits(page, width):
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+@visits(1280, 360, pages=CHAPTERS)
+def test_figures_are_where_the_source_has_some(visited):
+    source = (ROOT / f"{visited.name}.md").read_text()
+    assert (visited.page.locator("main svg.figure").count() > 0) == ("name: fig-" in source)
 
 
-def figures_are_described_and_honest(page):
+@visits(1280, 360, pages=CHAPTERS)
+def test_no_traces_of_the_machinery(visited):
+    text = visited.page.inner_text("main")
+    traces = ("Traceback", "Warning:", "{doc}", "{cite", "{numref", "```", "<Figure", "tensor(nan")
+    assert [trace for trace in traces if trace in text] == []
+
+
+@themes("light", "dark")
+@visits(1280, 360)
+def test_page_fits(visited, theme):
+    assert visited.show(theme).evaluate("document.documentElement.scrollWidth") <= visited.width
+
+
+@themes("light", "dark")
+@visits(1280, 360)
+def test_figures_are_described_and_honest(visited, theme):
+    page = visited.show(theme)
     figures = """[...document.querySelectorAll("main img, main svg.figure")]
         .filter(f => f.checkVisibility()).map(f => ({
         html: f.outerHTML.slice(0, 200),
@@ -52,20 +54,23 @@ def figures_are_described_and_honest(page):
         filter: getComputedStyle(f).filter,
         letters: f.matches(".wide, .narrow") ? 11 * f.getBoundingClientRect().width / f.viewBox.baseVal.width : null,
     }))"""
-    for figure in page.evaluate(figures):
-        assert len(figure["text"]) > 20, figure["html"]
-        assert figure["width"] > 200 and figure["loaded"] and figure["filter"] == "none", figure
-        assert figure["letters"] is None or figure["letters"] > 8.5, figure  # pixels; drawn for 11
+    found = page.evaluate(figures)
+    assert [figure["html"] for figure in found if len(figure["text"]) <= 20] == []
+    assert [f for f in found if f["width"] <= 200 or not f["loaded"] or f["filter"] != "none"] == []
+    assert [f for f in found if f["letters"] is not None and f["letters"] <= 8.5] == []  # pixels; drawn for 11
     assert page.locator("main svg style").count() == 0  # it would style more than its own figure
 
 
-def wears(page, theme):
+@themes("light", "dark")
+@visits(1280, 360)
+def test_page_wears_its_theme(visited, theme):
+    page = visited.show(theme)
     brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0]")
     ink = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--figure-ink')").strip()
     assert (int(brightness) > 128) == (theme == "light") == (ink == "#333333")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@themes("light", "dark")
 def test_coloured_text_of_figures_can_be_read(visit, address, theme):
     page = visit(f"{address}/book/what-it-costs.html", address, theme=theme).page
     colours = """[...document.querySelectorAll("svg.figure g[id*=text_] > g")].map(g => getComputedStyle(g).fill)"""
@@ -82,12 +87,6 @@ def contrast(a, b):
     linear = ([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour] for colour in (a, b))
     lights = [0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05 for r, g, b in linear]
     return max(lights) / min(lights)
-
-
-def shows_no_traces_of_the_machinery(page):
-    text = page.inner_text("main")
-    for trace in ("Traceback", "Warning:", "{doc}", "{cite", "{numref", "```", "<Figure", "tensor(nan"):
-        assert trace not in text, trace
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -120,14 +119,8 @@ def test_code_can_be_unfolded_and_the_theme_changed_by_keyboard(visit, address):
 
 @pytest.fixture
 def phone(telephone, address):
-    """Opens a page on a telephone and waits until its formulas are set."""
-
-    def start(name, **options):
-        page = telephone(f"{address}/{name}.html", **options)
-        page.evaluate("() => window.MathJax?.startup?.promise")
-        return page
-
-    return start
+    """Opens a page on a telephone."""
+    return lambda name, **options: telephone(f"{address}/{name}.html", **options)
 
 
 def test_no_button_lies_over_the_page_on_a_telephone(phone):
@@ -136,7 +129,7 @@ def test_no_button_lies_over_the_page_on_a_telephone(phone):
         page.set_viewport_size({"width": width, "height": 740})
         for place in (3000, 2500):  # the theme shows it to those who scroll up
             page.evaluate(f"scrollTo({{ top: {place}, behavior: 'instant' }})")
-            page.wait_for_timeout(300)
+            settled(page)
         assert page.locator("#pst-back-to-top").is_visible() == shown
 
 
@@ -157,7 +150,7 @@ def test_titles_of_the_neighbours_are_whole_on_a_telephone(phone):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@themes("light", "dark")
 @pytest.mark.parametrize("wide", ['mjx-container[display="true"]', ".pst-scrollable-table-container"])
 def test_an_edge_is_shaded_while_something_is_beyond_it(phone, wide, theme):
     page = phone("book/what-it-costs", color_scheme=theme)
@@ -168,7 +161,7 @@ def test_an_edge_is_shaded_while_something_is_beyond_it(phone, wide, theme):
     ends = {}
     for place in (0, 40, 9999):
         box.evaluate("(e, place) => (e.scrollLeft = place)", place)
-        page.wait_for_timeout(100)
+        settled(page)
         pixels = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("L"), float)
         paper = np.median(pixels)
         # Of a few columns at either edge how far the paper, which is most of them, is from that in the middle.

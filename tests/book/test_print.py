@@ -1,12 +1,12 @@
 """Chapters on paper: text and pictures, nothing to press, nothing cut off."""
 
-import pytest
 from contents import CHAPTERS
+from visits import themes
 
 PAPER = 640  # pixels between the margins of a sheet
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@themes("light", "dark")
 def test_chapter_on_paper(visit, address, theme):
     visited = visit(f"{address}/{CHAPTERS[5]}.html", address, width=PAPER, theme=theme)
     page = visited.page

@@ -6,10 +6,14 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import execute
 import pytest
 import yaml
 from contents import ROOT
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 from mounts import WIDGETS, wait
+from notebooks import Book
 from PIL import Image
 
 from ndlib.pictures import photographs
@@ -61,10 +65,26 @@ def site(tmp_path_factory):
         (root / f"{name}.md").write_text(PAGE.format(widget=widget.__name__))
     pages = "".join(f"  - file: {name}\n" for name in ["both", *WIDGETS])
     (root / "_toc.yml").write_text(f"format: jb-book\nroot: plain\nchapters:\n{pages}")
+    execute_at_once(root, ["both", *WIDGETS])
     build = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going", str(root)]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "_build" / "html"
+
+
+def execute_at_once(root, pages):
+    """Fills the cache of the book from one kernel that runs all widgets: one for each page would take a minute."""
+    book, cache = Book(root), get_cache(str(root / execute.CACHE))
+    both = execute.source_notebook(book, "both")
+    data = execute.execute(both, ROOT, 300)
+    outputs = {cell.source: cell.outputs for cell in both.cells if cell.cell_type == "code"}
+    for page in pages:
+        notebook = execute.source_notebook(book, page)
+        notebook.metadata["widgets"] = both.metadata["widgets"]
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.update(outputs=outputs[cell.source], execution_count=1)
+        cache.cache_notebook_bundle(CacheBundleIn(notebook, page, data=data), check_validity=False)
 
 
 @pytest.fixture(scope="session")

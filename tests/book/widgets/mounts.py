@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import Image
+from visits import settled
 
 from ndlib.bookwork.widgets import (
     BlurLab,
@@ -38,13 +39,8 @@ DRAWN = {
 
 def wait(page, name):
     page.locator(f'[data-widget="{name}"]').scroll_into_view_if_needed()
-    page.wait_for_function(DRAWN.get(name, "true"), timeout=10_000)
-
-
-def settled(page):
-    """Two frames later, and when no background work is under way."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    page.wait_for_timeout(300)
+    page.wait_for_function(DRAWN[name])
+    settled(page)
 
 
 def set_traits(page, name, **traits):
@@ -76,8 +72,17 @@ def swipe(page, start, end, steps=10):
     send("touchStart", start)
     for step in range(1, steps + 1):
         send("touchMove", tuple(a + (b - a) * step / steps for a, b in zip(start, end, strict=True)))
-        page.wait_for_timeout(16)
+        page.evaluate("() => new Promise(requestAnimationFrame)")
     send("touchEnd")
+    # A page that was pushed rolls on, until ten frames have found it at one place.
+    page.evaluate("""async () => {
+        let place = scrollY;
+        for (let frames = 0; frames < 10; frames++) {
+            await new Promise(requestAnimationFrame);
+            if (scrollY !== place) frames = 0;
+            place = scrollY;
+        }
+    }""")
     settled(page)
 
 

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from mounts import drag, picture_files, readout, set_traits, settled, wait
+from mounts import drag, picture_files, readout, set_traits, settled
 
 from ndlib.bookwork.widgets import BlurLab
 from ndlib.pictures import photographs
@@ -88,16 +88,12 @@ def test_blur_lab_by_mouse(started):
     assert float(page.get_by_label("K", exact=True).input_value()) <= -24
 
 
-def test_blur_lab_by_touch(browser, own):
-    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(f"{own}/blur-lab.html")
-    wait(page, "blur-lab")
+def test_blur_lab_by_touch(phone):
+    page = phone("blur-lab")
     page.get_by_role("button", name="A little noise").tap()
     assert "ruined" in readout(page)
     page.locator(".nd-pick svg").tap(position={"x": 200, "y": 60})
     assert page.get_by_role("slider", name="blur").input_value() != "1"
-    context.close()
 
 
 def test_blur_lab_with_a_photograph_of_ones_own(started, photograph, tmp_path):

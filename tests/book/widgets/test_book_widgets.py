@@ -1,29 +1,25 @@
 """The widgets of the built book."""
 
 import gzip
-import re
 
 import pytest
-from contents import HTML, PAGES
+from contents import HTML, WITH_WIDGETS
 from mounts import BUDGET
+from visits import themes, visits
 
 
-def mounts():
-    for page in PAGES:
-        file = HTML / f"{page}.html"
-        if file.exists():
-            for name in sorted(set(re.findall(r'data-widget="([\w-]+)"', file.read_text()))):
-                yield page, name
+@themes("light")
+@visits(360, pages=WITH_WIDGETS)
+def test_widgets_of_the_book_start_and_fit(visited, with_widgets, theme):
+    page = visited.show(theme)
+    ready = page.locator(".nd-mount[data-ready]").evaluate_all("all => all.map(m => m.dataset.widget)")
+    assert sorted(set(ready)) == WITH_WIDGETS[visited.name]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-@pytest.mark.parametrize(("page", "name"), [*mounts()])
-def test_widgets_of_the_book(visit, address, page, name):
-    visited = visit(f"{address}/{page}.html", address, width=360)
-    visited.page.locator(f'[data-widget="{name}"]').first.scroll_into_view_if_needed()
-    visited.page.locator(f'[data-widget="{name}"][data-ready]').first.wait_for()
-    assert visited.problems == []
-    assert visited.page.evaluate("document.documentElement.scrollWidth") <= 360
-    text = (HTML / f"{page}.html").read_text()
-    own = ["widget-host.js", *(f"widget-{n}.{end}" for p, n in mounts() if p == page for end in ("js", "css"))]
-    weight = sum(len(gzip.compress((HTML / "_static" / file).read_bytes())) for file in own)
-    assert weight + len(gzip.compress(text.encode())) < BUDGET
+@pytest.mark.parametrize("name", WITH_WIDGETS)
+def test_pages_with_widgets_are_light(name):
+    page = HTML / f"{name}.html"
+    own = ["widget-host.js", *(f"widget-{n}.{end}" for n in WITH_WIDGETS[name] for end in ("js", "css"))]
+    weight = sum(len(gzip.compress(file.read_bytes())) for file in (page, *(HTML / "_static" / f for f in own)))
+    assert weight < BUDGET

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from mounts import drag, readout, set_traits, settled, wait
+from mounts import drag, readout, set_traits, settled
 
 from ndlib.bookwork.widgets import Descent
 
@@ -100,11 +100,8 @@ def test_descent_by_mouse(started):
     assert opened < 0.3 < 0.9 < squeezed
 
 
-def test_descent_by_touch(browser, own):
-    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(f"{own}/descent.html")
-    wait(page, "descent")
+def test_descent_by_touch(phone):
+    page = phone("descent")
     box = page.locator(".nd-valley svg").bounding_box()
     page.locator(".nd-valley svg").tap(position={"x": 46, "y": box["height"] - 40})  # the corner
     (path, _), _ = drawn(page)
@@ -113,4 +110,3 @@ def test_descent_by_touch(browser, own):
     assert "it needs 1 step to" in readout(page)
     page.locator(".nd-inputs svg").tap(position={"x": 150, "y": 170})
     assert float(page.get_by_role("slider", name="correlation").input_value()) < 0.8
-    context.close()

@@ -2,10 +2,13 @@
 
 import gzip
 import re
+from copy import copy
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from mounts import BUDGET, WIDGETS, wait
+from visits import settled
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -63,21 +66,19 @@ def test_widget_works_from_the_disk(visit, site, name):
 
 
 @pytest.mark.parametrize("name", WIDGETS)
-def test_still_picture_without_scripts(browser, own, name):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
+def test_still_picture_without_scripts(new_context, own, name):
+    page = new_context(java_script_enabled=False).new_page()
     page.goto(f"{own}/{name}.html")
     picture = page.locator(".nd-mount svg.figure:visible")
     assert picture.is_visible() and len(picture.get_attribute("aria-label")) > 60
     assert picture.bounding_box()["width"] > 300
     assert page.get_by_text("A still picture. With scripts switched on").is_visible()
-    context.close()
 
 
 @pytest.mark.parametrize("fault", ["missing", "throws"])
 @pytest.mark.parametrize("name", WIDGETS)
-def test_a_widget_that_fails_leaves_its_picture_and_says_so(browser, own, name, fault):
-    page = browser.new_page()
+def test_a_widget_that_fails_leaves_its_picture_and_says_so(new_context, own, name, fault):
+    page = new_context().new_page()
     body = "" if fault == "missing" else "export default { render() { throw new Error('out of order') } }"
     script = f"ndWidgets.define('{name}', `{body}`)" if body else ""
     page.route(f"**/widget-{name}.js*", lambda r: r.fulfill(body=script, content_type="text/javascript"))
@@ -87,21 +88,25 @@ def test_a_widget_that_fails_leaves_its_picture_and_says_so(browser, own, name, 
     reason = "no script for the widget" if fault == "missing" else "out of order"
     assert reason in message.inner_text() and "still" in message.inner_text()
     assert page.locator(".nd-mount svg.figure:visible").is_visible()
-    page.close()
 
 
 def test_widgets_wait_until_they_are_near(visit, own):
+    """Of two that could start at once, the far one has not when the near one has."""
     page = visit(f"{own}/plain.html", own).page
-    page.route("**/newton-schulz.html", with_distance)
+    page.route("**/newton-schulz.html", with_another_far_below)
     page.goto(f"{own}/newton-schulz.html")
-    page.wait_for_timeout(500)
-    assert page.locator(".nd-mount[data-ready]").count() == 0
-    assert page.locator(".nd-mount svg.figure:visible").count() == 1
-    page.locator(".nd-mount").scroll_into_view_if_needed()
+    near, far = page.locator(".nd-mount").all()
     page.locator(".nd-mount[data-ready]").wait_for()
+    settled(page)
+    assert near.get_attribute("data-ready") == "" and far.get_attribute("data-ready") is None
+    assert far.locator("svg.figure:visible").count() == 1
+    far.scroll_into_view_if_needed()
+    page.locator(".nd-mount[data-ready]").nth(1).wait_for()
 
 
-def with_distance(route):
+def with_another_far_below(route):
     answer = route.fetch()
-    far = '<div style="height: 5000px"></div><div class="nd-mount"'
-    route.fulfill(response=answer, body=answer.text().replace('<div class="nd-mount"', far))
+    page = BeautifulSoup(answer.text(), "html.parser")
+    mount = page.select_one(".nd-mount")
+    mount.insert_after(page.new_tag("div", style="height: 5000px"), copy(mount))
+    route.fulfill(response=answer, body=str(page))

@@ -1,5 +1,5 @@
 import pytest
-from mounts import readout, set_traits, settled, wait
+from mounts import readout, set_traits, settled
 
 from ndlib.bookwork.widgets import EvidenceExplorer
 from ndlib.evidence import published
@@ -318,11 +318,8 @@ def test_evidence_by_mouse(started):
     assert "PNASNetA, the paper: ND 55.65 %" in about(page)
 
 
-def test_evidence_by_touch(browser, own):
-    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(f"{own}/evidence-explorer.html")
-    wait(page, "evidence-explorer")
+def test_evidence_by_touch(phone):
+    page = phone("evidence-explorer")
     page.locator(".nd-dots").scroll_into_view_if_needed()
     index = place(dataset="CIFAR-100", epochs=20, source=OBADAGE, architecture="Preact-18", method="ND")
     (point,) = [p for p in drawn(page) if p["index"] == index]
@@ -331,4 +328,3 @@ def test_evidence_by_touch(browser, own):
     assert all(0 < p["left"] < 330 for p in drawn(page))
     page.get_by_role("button", name="Where ND loses").tap()
     assert "7 of 10" in readout(page)
-    context.close()

@@ -71,11 +71,8 @@ def test_kernel_explorer_by_mouse(started):
     assert "oppose" in page.locator(".nd-readout").inner_text()
 
 
-def test_kernel_explorer_by_touch(browser, own):
-    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(f"{own}/kernel-explorer.html")
-    wait(page, "kernel-explorer")
+def test_kernel_explorer_by_touch(phone):
+    page = phone("kernel-explorer")
     page.locator(".nd-kernel canvas").tap(position={"x": 4, "y": 4})
     settled(page)
     assert page.locator(".nd-value").inner_text().startswith("Weight 7 up, 7 left:")
@@ -83,17 +80,15 @@ def test_kernel_explorer_by_touch(browser, own):
     settled(page)
     assert page.get_by_label("images").get_attribute("aria-valuetext") == "1"
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    context.close()
 
 
-def test_kernel_explorer_without_workers(browser, own):
-    context = browser.new_context()
+def test_kernel_explorer_without_workers(new_context, own):
+    context = new_context()
     context.add_init_script("delete window.Worker")
     page = context.new_page()
     page.goto(f"{own}/kernel-explorer.html")
     wait(page, "kernel-explorer")
     assert len(kernels(page)[0]) == 225
-    context.close()
 
 
 def test_a_photograph_of_ones_own(started, photograph):
@@ -102,7 +97,6 @@ def test_a_photograph_of_ones_own(started, photograph):
     page = visited.page
     page.locator("input[type=file]").set_input_files(file)
     page.get_by_label("your photograph", exact=True).wait_for()
-    page.wait_for_timeout(1500)
     for channel, channels, output in (("luminance", 1, 0), ("blue", 3, 2)):
         set_traits(page, "kernel-explorer", channel=channel)
         x = pixels if channels == 3 else photographs.luminance(pixels)

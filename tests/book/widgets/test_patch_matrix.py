@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from mounts import drag, readout, set_traits, settled, wait
+from mounts import drag, readout, set_traits, settled
 
 from ndlib.bookwork.widgets import PatchMatrix
 
@@ -59,11 +59,7 @@ def test_patch_matrix_by_mouse(started):
     assert page.get_by_role("slider", name="window").input_value() == "4"
 
 
-def test_patch_matrix_by_touch(browser, own):
-    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(f"{own}/patch-matrix.html")
-    wait(page, "patch-matrix")
+def test_patch_matrix_by_touch(phone):
+    page = phone("patch-matrix")
     page.locator(".nd-panel-square .nd-cells").tap(position={"x": 5, "y": 5})
     assert "Pixel 1 (row 1, column 1 of the window)" in readout(page)
-    context.close()
