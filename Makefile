@@ -60,7 +60,7 @@ unit: $(READY)
 
 pages: book
 	$(BIN)/python tests/book/chromium.py
-	$(BIN)/pytest --numprocesses auto --dist loadgroup tests/book
+	$(BIN)/pytest --numprocesses auto tests/book
 
 bench: widget-speed
 	$(BIN)/python -m ndlib bench --rounds 3

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import re
 import threading
 
 import chromium
@@ -10,12 +11,30 @@ import pytest
 from contents import EVERY_PAGE, HTML
 from playwright.sync_api import sync_playwright
 from visits import FIRST_THEME, FIRST_WIDTH, SharedVisit, Visit, settled, watched
+from xdist.scheduler import LoadScopeScheduling
+
+
+class ByPage(LoadScopeScheduling):
+    """All checks of a page are made by one process, which reads it once and visits it once at each width.
+
+    Those with the book of widgets, which takes a while to build, are made by one too. Others go anywhere. Groups by
+    xdist's marks would not do: with pytest 9.2 they have no effect.
+    """
+
+    def _split_scope(self, nodeid):
+        if page := re.search(rf"\[(?:{'|'.join(EVERY_PAGE)})\b", nodeid):
+            return page.group()
+        return "widgets" if "tests/book/widgets/" in nodeid else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByPage(config, log)
 
 
 def pytest_collection_modifyitems(items):
-    """All checks of a page are made by one process, which reads the page once and visits it once at each width.
+    """The checks of a page follow each other, and those of a visit.
 
-    Of a visit those come first that see the page as it was loaded, and last those for which its widgets are started.
+    Those come first that see the page as it was loaded, and last those for which its widgets are started.
     """
 
     def place(item):
@@ -23,7 +42,6 @@ def pytest_collection_modifyitems(items):
         name, width = parameters.get("shared_visit") or (parameters.get("name"), 0)
         if name not in EVERY_PAGE:
             return (-1,)
-        item.add_marker(pytest.mark.xdist_group(name))
         changed = parameters.get("theme", FIRST_THEME.get(width)) != FIRST_THEME.get(width)
         return EVERY_PAGE.index(name), width, "with_widgets" in item.fixturenames, changed
 

@@ -41,14 +41,6 @@ plotting.use_style()
 """
 
 
-def pytest_collection_modifyitems(items):
-    """One process builds the site below and makes all its tests, and begins with them, so that it is not last."""
-    for item in items:
-        if "site" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("widgets"))
-    items.sort(key=lambda item: "site" not in item.fixturenames)
-
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """A book of one page for each widget and one without any, built with the settings of the book."""

@@ -114,7 +114,7 @@ def test_blur_lab_with_a_photograph_of_ones_own(started, photograph, tmp_path):
     assert not page.get_by_label("your own", exact=True).is_visible()
     for name, message in picture_files(tmp_path):
         page.locator("input[type=file]").set_input_files(tmp_path / name)
-        page.get_by_text(re.compile(message)).wait_for(timeout=20_000)
+        page.get_by_text(re.compile(message)).wait_for()
         page.get_by_role("button", name="Reset").click()
         settled(page)
         assert page.locator(".nd-problem:visible").count() == 0

@@ -119,7 +119,7 @@ def test_photographs_that_need_a_word(started, tmp_path):
     page = started("kernel-explorer").page
     for name, message in picture_files(tmp_path):
         page.locator("input[type=file]").set_input_files(tmp_path / name)
-        page.get_by_text(re.compile(message)).wait_for(timeout=20_000)
+        page.get_by_text(re.compile(message)).wait_for()
         page.get_by_role("button", name="Reset").click()
         settled(page)
         assert page.locator(".nd-problem:visible").count() == 0
