@@ -7,6 +7,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import torch
 import yaml
 
 import ndlib
@@ -87,3 +88,13 @@ def test_every_module_is_there_once_the_package_is():
     for module in Path(ndlib.__file__).parent.iterdir():
         if not module.name.startswith("_") and (module.suffix == ".py" or (module / "__init__.py").exists()):
             assert getattr(ndlib, module.stem).__name__ == f"ndlib.{module.stem}"
+
+
+def test_the_code_of_the_readme_runs():
+    """On one batch of noise."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {"loader": [(torch.randn(8, 3, 64, 64), torch.arange(8))]}
+    exec(code, names)
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(names["plain"](x), names["model"](x), rtol=1e-3, atol=1e-3)
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 60  # one screen or two, not a manual
