@@ -7,6 +7,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -90,6 +91,7 @@ def test_every_module_is_there_once_the_package_is():
             assert getattr(ndlib, module.stem).__name__ == f"ndlib.{module.stem}"
 
 
+@pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 def test_the_code_of_the_readme_runs():
     """On one batch of noise."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
