@@ -1,4 +1,4 @@
-"""Checks on tables of results: is each value what its column says? The columns are described in ndlib.evidence.audit.
+"""Checks on tables of results: is each value what its column says? The columns are described in ndlib.evidence.tables.
 Exit status: 0 nothing found, 1 something found, 2 something could not be read.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..evidence import audit
+from ..evidence.report import audit_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
-    report, status = audit.run(**chosen)
+    report, status = audit_files(**chosen)
     yield report
     if status:
         raise SystemExit(status)

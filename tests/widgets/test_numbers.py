@@ -229,14 +229,14 @@ def _as_in_javascript(steps):
 @pytest.mark.parametrize("dataset", published.DATASETS)
 def test_evidence(run, dataset, only_test, recovered, sources):
     w = EvidenceExplorer(dataset=dataset, only_test=only_test, recovered=recovered, sources=list(sources))
-    records = published.records()
+    records = published.all_results()
     for w.epochs in published.EPOCHS:
         settings = {"dataset": dataset, "epochs": w.epochs, "sources": w.sources}
         found = run("evidence", table=w.table, settings={**settings, "onlyTest": only_test, "recovered": recovered})
         assert [records[i] for i in found["shown"]] == w.shown
         assert all(records[i].kind != "test" for i in found["hidden"]) and (only_test or found["hidden"] == [])
         pairs = [(records[p["bn"]], records[p["nd"]]) for p in found["pairs"]]
-        assert pairs == published.pairs(w.shown)
+        assert pairs == published.bn_nd_pairs(w.shown)
         gains = [nd.accuracy - bn.accuracy for bn, nd in pairs]
         assert [p["gain"] for p in found["pairs"]] == pytest.approx(gains, abs=1e-12)
         assert [published.SOURCES[each["source"]] for each in found["summary"]] == [each.source for each in w.summary]
@@ -245,7 +245,7 @@ def test_evidence(run, dataset, only_test, recovered, sources):
             assert each["gain"] == pytest.approx(wanted.gain, abs=1e-12)
         w.view = "difference"
         assert [records[each["index"]] for each in found["differences"]] == w.shown
-        wanted = {d.record: (d.value, d.half) for d in published.differences(w.shown)}
+        wanted = {d.result: (d.value, d.half) for d in published.differences(w.shown)}
         tests = [each for each in found["differences"] if each["half"] is not None]
         assert [records[each["index"]] for each in tests] == list(wanted)
         for each, (value, half) in zip(tests, wanted.values(), strict=True):

@@ -206,7 +206,7 @@ def test_gradient_descent_with_deconvolved_inputs_goes_straight():
 
 def test_published_numbers_are_chosen_and_summed_up():
     w = EvidenceExplorer()
-    assert len(w.shown) == 46 and published.records()[w.picked] in w.shown
+    assert len(w.shown) == 46 and published.all_results()[w.picked] in w.shown
     assert [each[:3] for each in w.summary] == [("paper", 10, 10), ("Sbandati 2021", 3, 3), ("Obadage 2024", 10, 10)]
     assert w.summary[0].gain == pytest.approx(4.718, abs=5e-4)
     assert "training accuracies" in w.describe()
@@ -224,7 +224,7 @@ def test_published_numbers_are_chosen_and_summed_up():
     assert "No value shown" in w.describe() and w.still()
     w.sources, w.epochs, w.recovered = list(published.SOURCES[:3]), 20, True
     assert {r.source for r in w.shown} == {"Sbandati 2021", "Obadage 2024, logs"} and len(w.shown) == 26
-    found = [d for d in published.differences(w.shown) if d.record.source == "Obadage 2024, logs"]
+    found = [d for d in published.differences(w.shown) if d.result.source == "Obadage 2024, logs"]
     assert w.agreement["Obadage 2024, logs"] == (sum(abs(d.value) <= d.half for d in found), 20)
     assert 0 < w.agreement["Obadage 2024, logs"][0] < 20
     assert "of 20 in the logs of the 2024 reproduction" in w.describe() and w.still()

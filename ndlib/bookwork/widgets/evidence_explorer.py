@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...evidence import published
-from ...evidence.published import DATASETS, EPOCHS, OBADAGE, PAPER, RECOVERED, SBANDATI, SOURCES, Record
+from ...evidence.published import DATASETS, EPOCHS, OBADAGE, PAPER, RECOVERED, SBANDATI, SOURCES, PublishedResult
 from .. import plotting
 from . import bundle
 from .base import BookWidget
@@ -35,33 +35,33 @@ class Summary(NamedTuple):
 
 
 def _columns() -> dict[str, Any]:
-    """The records as the browser gets them: a list for each column, texts only once."""
-    records = published.records()
-    texts = list(dict.fromkeys(r.explain() for r in records))
-    files = list(dict.fromkeys(r.file for r in records))
+    """The results as the browser gets them: a list for each column, texts only once."""
+    results = published.all_results()
+    texts = list(dict.fromkeys(r.explain() for r in results))
+    files = list(dict.fromkeys(r.file for r in results))
     architectures = published.architectures()
-    paper = {r.cell: r.accuracy for r in records if r.source == PAPER}
-    half = {(d.record.source, d.record.cell): d.half for d in published.differences()}
+    paper = {r.cell: r.accuracy for r in results if r.source == PAPER}
+    half = {(d.result.source, d.result.cell): d.half for d in published.differences()}
     return {
         "sources": list(SOURCES),
         "names": list(NAMES.values()),
         "architectures": architectures,
         "texts": texts,
         "files": files,
-        "source": [SOURCES.index(r.source) for r in records],
-        "dataset": [r.dataset for r in records],
-        "architecture": [architectures.index(r.architecture) for r in records],
-        "epochs": [r.epochs for r in records],
-        "method": [r.method for r in records],
-        "accuracy": [r.accuracy for r in records],
-        "paper": [paper[r.cell] for r in records],
-        "half": [half.get((r.source, r.cell)) for r in records],
-        "kind": [r.kind for r in records],
-        "suspicious": [int(r.suspicious) for r in records],
-        "attempts": [[a.accuracy for a in r.attempts] for r in records],
-        "seconds": [[a.train_seconds for a in r.attempts if r.source == OBADAGE] for r in records],
-        "text": [texts.index(r.explain()) for r in records],
-        "file": [files.index(r.file) for r in records],
+        "source": [SOURCES.index(r.source) for r in results],
+        "dataset": [r.dataset for r in results],
+        "architecture": [architectures.index(r.architecture) for r in results],
+        "epochs": [r.epochs for r in results],
+        "method": [r.method for r in results],
+        "accuracy": [r.accuracy for r in results],
+        "paper": [paper[r.cell] for r in results],
+        "half": [half.get((r.source, r.cell)) for r in results],
+        "kind": [r.kind for r in results],
+        "suspicious": [int(r.suspicious) for r in results],
+        "attempts": [[a.accuracy for a in r.attempts] for r in results],
+        "seconds": [[a.train_seconds for a in r.attempts if r.source == OBADAGE] for r in results],
+        "text": [texts.index(r.explain()) for r in results],
+        "file": [files.index(r.file) for r in results],
     }
 
 
@@ -69,7 +69,7 @@ class EvidenceExplorer(BookWidget):
     """Table 1 of the paper and of its reproductions, one row an architecture, with suspicious values marked.
 
         w = EvidenceExplorer(dataset="CIFAR-10", epochs=100)
-        w.shown             # the records drawn, see ndlib.evidence.published.Record
+        w.shown             # the results drawn, see ndlib.evidence.published.PublishedResult
         w.summary           # of each source: in how many architectures ND is ahead, and by how much
 
     Args:
@@ -81,7 +81,7 @@ class EvidenceExplorer(BookWidget):
         view: ``"accuracy"``, ``"gain"`` for ND minus BN, ``"difference"`` for reproduction minus paper, with the
             intervals of :func:`ndlib.evidence.published.differences`, or ``"time"`` for the training time of ND
             over that of BN, medians of the runs, where a study gives them.
-        picked: the record that is explained, an index into ``ndlib.evidence.published.records()``; -1 for none.
+        picked: the result that is explained, an index into ``ndlib.evidence.published.all_results()``; -1 for none.
     """
 
     _name = "evidence-explorer"
@@ -100,12 +100,12 @@ class EvidenceExplorer(BookWidget):
     @traitlets.default("picked")
     def _a_suspicious_one(self) -> int:
         there = {"source": OBADAGE, "dataset": "CIFAR-100", "epochs": 20, "architecture": "VGG-16", "method": "ND"}
-        return published.records().index(published.select(**there)[0])
+        return published.all_results().index(published.select_results(**there)[0])
 
     @traitlets.validate("picked")
     def _there_is_one(self, proposal: Any) -> int:
-        if proposal["value"] >= len(published.records()):
-            raise traitlets.TraitError(f"picked must be below {len(published.records())}, got {proposal['value']}")
+        if proposal["value"] >= len(published.all_results()):
+            raise traitlets.TraitError(f"picked must be below {len(published.all_results())}, got {proposal['value']}")
         return int(proposal["value"])
 
     def __init__(self, **traits: Any) -> None:
@@ -113,9 +113,9 @@ class EvidenceExplorer(BookWidget):
         self.set_trait("table", _columns())
 
     @property
-    def shown(self) -> list[Record]:
-        """The records drawn; of gains and times their pairs are, in the view of differences the paper's are not."""
-        inside = published.select(dataset=self.dataset, epochs=self.epochs)
+    def shown(self) -> list[PublishedResult]:
+        """The results drawn; of gains and times their pairs are, in the view of differences the paper's are not."""
+        inside = published.select_results(dataset=self.dataset, epochs=self.epochs)
         if self.view == "time":
             return [r for r in inside if r.source == OBADAGE and OBADAGE in self.sources]
         known = {r.cell for r in inside if r.source == RECOVERED} if self.recovered else set()
@@ -135,7 +135,7 @@ class EvidenceExplorer(BookWidget):
     def summary(self) -> list[Summary]:
         """ND beside BN in each source that is shown."""
         gains: dict[str, list[float]] = {}
-        for bn, nd in published.pairs(self.shown):
+        for bn, nd in published.bn_nd_pairs(self.shown):
             gains.setdefault(bn.source, []).append(nd.accuracy - bn.accuracy)
         return [
             Summary(source, len(found), sum(gain > 0 for gain in found), statistics.mean(found))
@@ -147,7 +147,7 @@ class EvidenceExplorer(BookWidget):
         """By source, in how many cells the interval of the difference to the paper holds zero, and of how many."""
         found: dict[str, list[bool]] = {}
         for d in published.differences(self.shown):
-            found.setdefault(d.record.source, []).append(abs(d.value) <= d.half)
+            found.setdefault(d.result.source, []).append(abs(d.value) <= d.half)
         return {source: (sum(agree), len(agree)) for source, agree in found.items()}
 
     @property
@@ -186,7 +186,7 @@ class EvidenceExplorer(BookWidget):
             return self._still_differences(fig, ax)
         if self.view == "time":
             return self._still_times(fig, ax)
-        for bn, nd in published.pairs(self.shown):
+        for bn, nd in published.bn_nd_pairs(self.shown):
             lane = lanes.index(bn.source) - (len(lanes) - 1) / 2
             y = rows.index(bn.architecture) + 0.24 * lane
             marker, fill = looks[bn.source]
@@ -211,8 +211,8 @@ class EvidenceExplorer(BookWidget):
 
     def _still_differences(self, fig: Figure, ax: Axes) -> Figure:
         rows, places = published.architectures(), {"BN": -0.15, "ND": 0.15}
-        paper = {r.cell: r.accuracy for r in published.select(source=PAPER)}
-        half = {(d.record.source, d.record.cell): d.half for d in published.differences(self.shown)}
+        paper = {r.cell: r.accuracy for r in published.select_results(source=PAPER)}
+        half = {(d.result.source, d.result.cell): d.half for d in published.differences(self.shown)}
         for r in self.shown:
             value, color = r.accuracy - paper[r.cell], plotting.COLORS[r.method.lower()]
             y = rows.index(r.architecture) + places[r.method] - 0.07 * (r.source == SBANDATI)

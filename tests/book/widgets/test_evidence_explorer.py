@@ -5,13 +5,13 @@ from ndlib.bookwork.widgets import EvidenceExplorer
 from ndlib.evidence import published
 from ndlib.evidence.published import OBADAGE, PAPER, RECOVERED, SBANDATI
 
-RECORDS = published.records()
+RECORDS = published.all_results()
 PAPERS = {r.cell: r.accuracy for r in RECORDS if r.source == PAPER}
 
 
 def place(**conditions):
     """Index of the one record of these conditions."""
-    (record,) = published.select(**conditions)
+    (record,) = published.select_results(**conditions)
     return RECORDS.index(record)
 
 
@@ -50,13 +50,13 @@ def test_evidence_draws_the_records(started):
         elif python.view == "difference":
             assert [RECORDS[p["index"]] for p in points] == python.shown
             wanted = [r.accuracy - PAPERS[r.cell] for r in python.shown]
-            halves = {d.record: d.half for d in published.differences(python.shown)}
+            halves = {d.result: d.half for d in published.differences(python.shown)}
             assert [p["half"] for p in points] == [
                 pytest.approx(halves[r]) if r in halves else None for r in python.shown
             ]
             assert page.locator(".nd-dots .nd-interval").count() == len(halves)
         else:
-            pairs = published.pairs(python.shown)
+            pairs = published.bn_nd_pairs(python.shown)
             assert [(RECORDS[p["partner"]], RECORDS[p["index"]]) for p in points] == pairs
             wanted = [nd.accuracy - bn.accuracy for bn, nd in pairs]
         assert [p["value"] for p in points] == pytest.approx(wanted, abs=1e-9)
@@ -95,7 +95,7 @@ def test_evidence_explains_what_is_picked(started):
         assert words in about(page) and "table1_rep_obadage2024_averages.csv" in about(page)
         assert page.locator(".nd-ring").count() == 1
     set_traits(page, "evidence-explorer", view="gain")
-    (bn, nd), *_ = published.pairs(published.select(source=OBADAGE, dataset="CIFAR-10", epochs=1))
+    (bn, nd), *_ = published.bn_nd_pairs(published.select_results(source=OBADAGE, dataset="CIFAR-10", epochs=1))
     assert f"+{nd.accuracy - bn.accuracy:.2f} points" in about(page) and page.locator(".nd-ring").count() == 1
     set_traits(page, "evidence-explorer", epochs=20)  # where the picked one is not
     assert "Point at a dot" in about(page) and page.locator(".nd-ring").count() == 0
@@ -133,7 +133,7 @@ def test_evidence_beside_the_paper(started):
     assert page.locator(".nd-legend").inner_text().count("interval") == 1
     cell = {"dataset": "CIFAR-100", "epochs": 20, "architecture": "PNASNetA"}
     set_traits(page, "evidence-explorer", picked=place(source=RECOVERED, method="BN", **cell))
-    (d,) = published.differences(published.select(source=RECOVERED, method="BN", **cell))
+    (d,) = published.differences(published.select_results(source=RECOVERED, method="BN", **cell))
     said = about(page).replace("\u2212", "-")
     assert f"PNASNetA, the logs of the 2024 reproduction: BN {d.value:+.2f} points" in said
     assert f"beside {d.paper.accuracy:.2f} % in the paper" in said
