@@ -12,7 +12,7 @@ from PIL import Image
 
 from ndlib import cli
 from ndlib.experiments import benchmark, ledger
-from ndlib.pictures import image_statistics, kernels
+from ndlib.pictures import folders, kernels, statistics_files
 
 RUN = "train --dataset photo-patches --method nd --width 0.25 --option block_size=8 --train-images 128"
 RUN += " --test-images 100 --batch-size 64 --epochs 1"
@@ -134,7 +134,7 @@ def test_statistics_prints_the_kernel_of_a_folder(pictures, tmp_path):
     assert re.search(r"centre \S+ \+- \S+, sigma .* pixels", summary[2])
     assert re.search(r"surround \S+ \+- \S+, sigma .* pixels", summary[3])
     assert re.fullmatch(r"  R\^2 0\.\d{4}", summary[4])
-    found = image_statistics.load(tmp_path / "all.npz")
+    found = statistics_files.load_statistics(tmp_path / "all.npz")
     assert int(found.total.images) == 4 and list(found.rescaled) == [30] and len(found.prefixes) == 2
     kernel = kernels.deconvolution_kernel(kernels.decompose(kernels.patch_covariance(found.total)))[0]
     assert float(centre) == pytest.approx(float(kernel[7, 7]), abs=1e-2)
@@ -148,7 +148,7 @@ def test_statistics_of_parts_merge(pictures, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert cli.main(["statistics", "--merge", "alla.npz", "allb.npz", "--out", "merged.npz"]) == 0
     assert capsys.readouterr().out.startswith("4 pictures, 0 skipped: merged.npz\n")
-    ours, whole = (image_statistics.load(tmp_path / file).total for file in ("merged.npz", "all.npz"))
+    ours, whole = (statistics_files.load_statistics(tmp_path / file).total for file in ("merged.npz", "all.npz"))
     np.testing.assert_allclose(ours.products, whole.products, rtol=1e-12)
 
 
@@ -183,6 +183,6 @@ def test_an_interruption_is_no_traceback(pictures, tmp_path, monkeypatch, capsys
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(image_statistics, "picture_statistics", interrupted)
+    monkeypatch.setattr(folders, "picture_statistics", interrupted)
     assert cli.main(["statistics", str(pictures), "--out", str(tmp_path / "x.npz")]) == 130
     assert "interrupted" in capsys.readouterr().err

@@ -27,7 +27,7 @@ DIVERGING = "RdBu_r"  # for kernels and covariances, always centred on zero: red
 WIDTH = 7.2  # inches, the width of the text
 
 # Colours that a page may replace, so that figures suit its light and its dark theme (see figure_svg).
-INK, GRID, PAPER = "#333333", "#E5E5E5", "#FFFFFF"
+INK, GRID, BACKGROUND = "#333333", "#E5E5E5", "#FFFFFF"
 _COLOURED_TEXT = re.compile(
     r'(<g id="text_\d+">\s*<!--[^>]*-->\s*<g style="fill: )'
     r"(#0072b2|#e69f00|#d55e00|#009e73|#cc79a7|#56b4e9|#777777)"
@@ -40,7 +40,7 @@ def use_style() -> None:
         {
             "figure.figsize": (WIDTH, 3.2),
             "figure.dpi": 100,
-            "figure.facecolor": PAPER,
+            "figure.facecolor": BACKGROUND,
             "figure.constrained_layout.use": True,
             "font.size": 11,
             "text.color": INK,
@@ -158,7 +158,7 @@ def _svg(fig: Figure) -> str:
     # Matplotlib's rule is one for everything, *{...}, and a figure that is part of a page would style the whole page.
     svg = re.sub(r"<style[^>]*>\*\{[^}]*\}</style>", "", svg[svg.index("<svg ") :])
     svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
-    for name, color in (("ink", INK), ("grid", GRID), ("paper", PAPER)):
+    for name, color in (("ink", INK), ("grid", GRID), ("paper", BACKGROUND)):
         svg = svg.replace(color.lower(), f"var(--figure-{name}, {color})")
     # Text needs more contrast than lines and marks of its colour, on the paper of either theme.
     svg = _COLOURED_TEXT.sub(rf"\1color-mix(in srgb, \2 55%, var(--figure-ink, {INK}))", svg)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..pictures import image_statistics, kernels
+from ..pictures import fits, folders, statistics_files
 from ._common import refuse_unwritable
 
 
@@ -32,11 +32,13 @@ def run(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     if chosen["merge"]:
         if chosen["sizes"] or chosen["orders"]:
             raise ValueError("--merge takes what the two files hold: leave out --sizes and --orders")
-        collection = image_statistics.merge(*map(image_statistics.load, chosen["merge"]))
-        image_statistics.save(file, collection)
+        collection = statistics_files.merge(*map(statistics_files.load_statistics, chosen["merge"]))
+        statistics_files.save_statistics(file, collection)
     else:
         sizes, orders = chosen["sizes"], chosen["orders"]
-        collection = image_statistics.collect(chosen["folder"], file, sizes=sizes, orders=orders)
+        collection = folders.collect(chosen["folder"], file, sizes=sizes, orders=orders)
     skipped = [f"skipped {reason}" for reason in collection.provenance["skipped"]]
     pictures = collection.provenance["pictures"]
-    yield "\n".join([*skipped, f"{pictures} pictures, {len(skipped)} skipped: {file}", kernels.summary(collection)])
+    yield "\n".join(
+        [*skipped, f"{pictures} pictures, {len(skipped)} skipped: {file}", fits.describe_kernel(collection)]
+    )

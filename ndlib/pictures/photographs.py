@@ -28,7 +28,11 @@ PHOTOGRAPHS = (
 
 @cache
 def pixels(name: str) -> NDArray[np.uint8]:
-    """The pixels of :func:`photograph` as they are stored, uint8 of shape (H, W, 3); not to be written to."""
+    """The pixels of :func:`photograph` as they are stored, uint8 of shape (H, W, 3); all callers share one array.
+
+    >>> pixels("cat").shape
+    (300, 451, 3)
+    """
     from skimage import data as skimage_data
     from sklearn.datasets import load_sample_image
 
@@ -54,11 +58,20 @@ def photograph(name: str) -> Tensor:
 
     Raises:
         ValueError: unknown name; the message lists ``PHOTOGRAPHS``.
+
+    >>> photograph("cat").shape
+    torch.Size([3, 300, 451])
     """
     return torch.from_numpy(pixels(name)).permute(2, 0, 1).float() / 255
 
 
 def luminance(picture: Tensor) -> Tensor:
-    """Grey picture of shape (..., H, W) from a colour one of shape (..., 3, H, W): Y of Rec. 709 / sRGB, same units."""
+    """Grey picture of shape (..., H, W) from a colour one of shape (..., 3, H, W): Y of Rec. 709 / sRGB, same units.
+
+    Y = 0.2126 R + 0.7152 G + 0.0722 B.
+
+    >>> round(luminance(torch.tensor([0.0, 1.0, 0.0]).reshape(3, 1, 1)).item(), 4)
+    0.7152
+    """
     weights = torch.tensor([0.2126, 0.7152, 0.0722], dtype=picture.dtype, device=picture.device)
     return torch.einsum("...chw,c->...hw", picture, weights)

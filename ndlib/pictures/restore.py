@@ -10,6 +10,21 @@ import math
 import torch
 from torch import Tensor
 
+__all__ = [
+    "add_noise",
+    "convolve",
+    "gaussian_kernel",
+    "inverse_filter",
+    "power_law_noise",
+    "power_spectrum",
+    "radial_average",
+    "spectral_exponent",
+    "taper",
+    "transfer_function",
+    "wiener",
+    "wiener_response",
+]
+
 
 def gaussian_kernel(sigma: float, dtype: torch.dtype = torch.float64) -> Tensor:
     """Samples of exp(-(x^2 + y^2) / (2 sigma^2)), scaled to sum 1: shape (2 r + 1, 2 r + 1).
@@ -18,6 +33,13 @@ def gaussian_kernel(sigma: float, dtype: torch.dtype = torch.float64) -> Tensor:
 
     Args:
         sigma: standard deviation, pixels.
+
+    Raises:
+        ValueError: sigma is not positive.
+
+    >>> kernel = gaussian_kernel(1.0)
+    >>> kernel.shape, round(kernel.sum().item(), 9)
+    (torch.Size([17, 17]), 1.0)
     """
     if sigma <= 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
@@ -32,6 +54,12 @@ def transfer_function(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
     A kernel larger than the picture wraps around, as the periodic convolution does. Returns complex (H, W): the
     factors by which the blur multiplies each frequency (the eigenvalues of the convolution as a matrix).
+
+    Raises:
+        ValueError: a side of the kernel is even.
+
+    >>> transfer_function(torch.tensor([[0.25, 0.5, 0.25]]), (1, 4)).real.tolist()
+    [[1.0, 0.5, 0.0, 0.5]]
     """
     if any(side % 2 == 0 for side in kernel.shape):
         raise ValueError(f"kernel must have odd sides, so that it has a centre, got shape {tuple(kernel.shape)}")
@@ -47,12 +75,23 @@ def _filter(picture: Tensor, response: Tensor) -> Tensor:
 
 
 def convolve(picture: Tensor, kernel: Tensor) -> Tensor:
-    """Periodic convolution, H x in the book: out[i, j] = sum over (a, b) of kernel[a, b] picture[i - a, j - b]."""
+    """Periodic convolution, H x in the book: out[i, j] = sum over (a, b) of kernel[a, b] picture[i - a, j - b].
+
+    (a, b) counts from the centre of the kernel.
+
+    >>> point = torch.tensor([[0.0, 1, 0, 0]])
+    >>> convolve(point, torch.tensor([[0.5, 0.25, 0.25]])).tolist()
+    [[0.5, 0.25, 0.25, 0.0]]
+    """
     return _filter(picture, transfer_function(kernel, _size(picture)))
 
 
 def add_noise(picture: Tensor, sigma: float, seed: int = 0) -> Tensor:
-    """Add Gaussian white noise of standard deviation ``sigma``, in the units of the picture."""
+    """Add Gaussian white noise of standard deviation ``sigma``, in the units of the picture.
+
+    >>> f"{add_noise(torch.zeros(300, 300), sigma=0.1, seed=4).std().item():.2f}"
+    '0.10'
+    """
     generator = torch.Generator().manual_seed(seed)
     return picture + sigma * torch.randn(picture.shape, generator=generator, dtype=picture.dtype)
 
@@ -62,6 +101,10 @@ def inverse_filter(picture: Tensor, kernel: Tensor) -> Tensor:
 
     Raises:
         ValueError: the transfer function vanishes, to working precision, at some frequency.
+
+    >>> picture, blur = torch.arange(30.0, dtype=torch.float64).reshape(5, 6), gaussian_kernel(0.5)
+    >>> torch.allclose(inverse_filter(convolve(picture, blur), blur), picture)
+    True
     """
     transfer = transfer_function(kernel, _size(picture))
     gain = transfer.abs()
@@ -79,6 +122,9 @@ def wiener_response(transfer: Tensor, k: float | Tensor) -> Tensor:
     Args:
         transfer: H, complex (H, W), see :func:`transfer_function`.
         k: K, noise power over signal power, without unit: a number, or one for each frequency (H, W).
+
+    >>> wiener_response(torch.tensor([1.0, 0.5, 0.0]), k=0.25).tolist()
+    [0.800000011920929, 1.0, 0.0]
     """
     return transfer.conj() / (transfer.abs().square() + k)
 
@@ -86,13 +132,26 @@ def wiener_response(transfer: Tensor, k: float | Tensor) -> Tensor:
 def wiener(picture: Tensor, kernel: Tensor, k: float | Tensor) -> Tensor:
     """Deblur with the Wiener filter, the linear filter of least mean squared error when K is right.
 
+    Args:
+        k: see :func:`wiener_response`.
+
     Source: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949.
+
+    >>> stripes, blur = (torch.arange(64) % 8 > 3).double().expand(64, 64), gaussian_kernel(1.5)
+    >>> seen = add_noise(convolve(stripes, blur), 0.02)
+    >>> restored = wiener(seen, blur, k=0.001)
+    >>> bool((restored - stripes).square().mean() < (seen - stripes).square().mean() / 2)
+    True
     """
     return _filter(picture, wiener_response(transfer_function(kernel, _size(picture)), k))
 
 
 def power_spectrum(picture: Tensor) -> Tensor:
-    """Power at each frequency, ``|FFT|^2 / (H W)``, of the picture less its mean. Its mean is the variance."""
+    """Power at each frequency, ``|FFT|^2 / (H W)``, of the picture less its mean. Its mean is the variance.
+
+    >>> power_spectrum(torch.tensor([[1.0, -1, 1, -1]])).tolist()
+    [[0.0, 0.0, 4.0, 0.0]]
+    """
     height, width = _size(picture)
     return torch.fft.fft2(picture - picture.mean((-2, -1), keepdim=True)).abs().square() / (height * width)
 
@@ -101,11 +160,16 @@ def taper(picture: Tensor) -> Tensor:
     """The picture under a Hann window, for its power spectrum: the jump between opposite borders is gone.
 
     A spectrum belongs to the picture continued periodically, and where its right border meets its left one there is an
-    edge that nobody photographed. Returns ``a w (x - m)`` with the window ``w[i, j] = sin(pi i / H)^2
+    edge that is not in the picture. Returns ``a w (x - m)`` with the window ``w[i, j] = sin(pi i / H)^2
     sin(pi j / W)^2``; m, the mean of x weighted with w, makes the mean of the result zero, and a, which makes the mean
     square of the window 1, keeps the power of noise as it is. Same shape and units as ``picture``.
 
     Source: Harris, On the Use of Windows for Harmonic Analysis with the Discrete Fourier Transform, 1978.
+
+    >>> ramp = torch.linspace(0, 1, 64, dtype=torch.float64).expand(64, 64)
+    >>> jump, without = (power_spectrum(x)[0, 8:33].sum() for x in (ramp, taper(ramp)))
+    >>> bool(without < jump / 10_000)
+    True
     """
     rows, columns = (torch.hann_window(side, dtype=picture.dtype, device=picture.device) for side in _size(picture))
     window = torch.outer(rows, columns)
@@ -122,6 +186,10 @@ def radial_average(power: Tensor, rings_per_octave: int = 4) -> tuple[Tensor, Te
     Returns:
         The mean frequency of each ring, shape (rings,), cycles per pixel, and the mean power in it, shape (...,
         rings). Rings that hold no frequency are left out, and so are frequencies below 1 / min(H, W).
+
+    >>> f, mean = radial_average(torch.ones(16, 16), rings_per_octave=1)
+    >>> mean.tolist(), bool(f[0] < f[-1] < 0.5)
+    ([1.0, 1.0, 1.0, 1.0], True)
     """
     height, width = _size(power)
     fy, fx = (torch.fft.fftfreq(side, dtype=power.dtype, device=power.device) for side in (height, width))
@@ -148,6 +216,13 @@ def spectral_exponent(frequency: Tensor, power: Tensor, low: float, high: float)
     Returns:
         The exponent, shape (...), without unit. It is 2 for the 1/f amplitude spectrum of natural scenes, 0 for white
         noise.
+
+    Raises:
+        ValueError: fewer than two frequencies in the range.
+
+    >>> f = torch.linspace(0.01, 0.5, 50, dtype=torch.float64)
+    >>> round(spectral_exponent(f, 7 * f**-2.5, 0.02, 0.4).item(), 6)
+    2.5
     """
     picked = (frequency >= low) & (frequency <= high)
     if picked.sum() < 2:
@@ -161,6 +236,10 @@ def power_law_noise(shape: tuple[int, int], alpha: float, seed: int = 0) -> Tens
     """Gaussian noise of shape (H, W), power falling as 1 / f^alpha: white noise times f^(-alpha/2) at each frequency.
 
     float64, mean 0, variance 1, periodic. ``alpha = 0`` is white noise; 2 has the power spectrum of natural scenes.
+
+    >>> noise = power_law_noise((64, 64), alpha=2.0)
+    >>> round(noise.var(correction=0).item(), 6), torch.equal(noise, power_law_noise((64, 64), alpha=2.0))
+    (1.0, True)
     """
     white = add_noise(torch.zeros(shape, dtype=torch.float64), 1.0, seed)
     fy, fx = (torch.fft.fftfreq(side, dtype=white.dtype) for side in shape)

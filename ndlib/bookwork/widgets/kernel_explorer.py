@@ -18,18 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from ...pictures import photographs
-from ...pictures.image_statistics import (
-    LAG,
-    Statistics,
-    autocovariance,
-    in_space,
-    load,
-    picture_statistics,
-    pictures_in,
-    prefix_counts,
-    read_picture,
-)
+from ...pictures.folders import pictures_in, prefix_counts, read_picture
+from ...pictures.image_statistics import LAG, Statistics, autocovariance, in_space, picture_statistics
 from ...pictures.kernels import block_toeplitz, decompose, deconvolution_kernel, surround_ratio
+from ...pictures.statistics_files import load_statistics
 from .. import plotting
 from . import bundle
 from .base import Array, BookWidget
@@ -158,7 +150,7 @@ class KernelExplorer(BookWidget):
 
 @cache
 def _imagenet() -> Statistics:
-    prefix = load("imagenet").prefixes[0]
+    prefix = load_statistics("imagenet").prefixes[0]
     counts = prefix.images
     wanted = np.geomspace(1, int(counts[-1]), STOPS)
     return prefix[sorted({int((counts.double().log() - np.log(c)).abs().argmin()) for c in wanted})]
