@@ -1,0 +1,3 @@
+"""What the chapters of the book share: figures, exercises, numbers in sentences, and widgets."""
+
+__all__ = ["exercises", "plotting", "widgets", "wording"]

@@ -6,12 +6,26 @@ from typing import Any
 
 import torch
 
+__all__ = ["check"]
+
 
 def check(answer: Any, solution: Any, *, tolerance: float = 1e-6) -> None:
-    """Print whether an answer, a number or an array, equals the solution up to a relative error.
+    """Print whether an answer equals the solution.
 
-    ``None`` stands for an exercise that nobody has answered yet. An answer of the wrong shape is told apart
-    from a wrong value, so that a transposed result can be recognised.
+    An answer of another shape than the solution is told apart from one with other values, so that a transposed result
+    can be recognised.
+
+    Args:
+        answer: a number, a list or an array; None if the exercise has not been answered yet.
+        solution: the same.
+        tolerance: largest relative error ||answer - solution|| / ||solution|| that counts as right.
+
+    >>> check([1.0, 2.0], torch.tensor([1.0, 2.0]))
+    Right.
+    >>> check([1.0, 2.5], [1.0, 2.0])
+    Not yet: the relative error is 0.22.
+    >>> check(None, 3)
+    Not answered yet.
     """
     if answer is None:
         print("Not answered yet.")

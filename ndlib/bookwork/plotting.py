@@ -21,6 +21,25 @@ from torch import Tensor
 
 from ..experiments.ledger import display_name
 
+__all__ = [
+    "BACKGROUND",
+    "COLORS",
+    "DIVERGING",
+    "GRID",
+    "INK",
+    "MARKERS",
+    "WIDTH",
+    "accuracy_curves",
+    "figure_svg",
+    "inline_figure",
+    "label_line",
+    "panels",
+    "show_picture",
+    "show_signed",
+    "take_letters",
+    "use_style",
+]
+
 COLORS = {"none": "#777777", "bn": "#E69F00", "nd": "#0072B2", "bn-frozen": "#009E73"}
 MARKERS = {"none": "s", "bn": "o", "nd": "D", "bn-frozen": "^"}
 DIVERGING = "RdBu_r"  # for kernels and covariances, always centred on zero: red positive, blue negative
@@ -35,7 +54,13 @@ _COLOURED_TEXT = re.compile(
 
 
 def use_style() -> None:
-    """Set the book's style for all figures that follow in this notebook or script."""
+    """Set the book's style for all figures that follow in this notebook or script.
+
+    >>> with plt.rc_context():  # so that figures outside keep their style
+    ...     use_style()
+    ...     plt.rcParams["figure.figsize"]
+    [7.2, 3.2]
+    """
     plt.rcParams.update(
         {
             "figure.figsize": (WIDTH, 3.2),
@@ -78,8 +103,15 @@ def use_style() -> None:
 def figure_svg(fig: Figure) -> str:
     """A figure as SVG whose ink, grid and paper a page can set: --figure-ink, --figure-grid, --figure-paper in CSS.
 
-    Photographs and kernels inside keep their colours; grey ones are stored as grey, a third of the size. Figures of
-    lines and text alone hold, unseen, a second form for the width of a telephone: see :func:`inline_figure`.
+    Photographs and kernels inside keep their colours; grey ones are stored as grey, in a third of the size. A figure of
+    lines and text alone also holds a hidden form for the width of a telephone: see :func:`inline_figure`.
+
+    >>> with plt.rc_context():
+    ...     use_style()
+    ...     svg = figure_svg(plt.figure(figsize=(3, 2)))
+    >>> plt.close()
+    >>> svg.startswith("<svg "), "var(--figure-paper" in svg, svg.count("<svg ")
+    (True, True, 2)
     """
     wide = _svg(fig)
     if any(ax.images for ax in fig.axes):
@@ -89,12 +121,16 @@ def figure_svg(fig: Figure) -> str:
 
 
 def inline_figure(svg: str, prefix: str, description: str) -> str:
-    """What :func:`figure_svg` made, for a page that holds it itself: the forms beside each other, CSS shows one.
+    """A figure as HTML, for a page that holds the drawing itself: both forms beside each other; CSS shows one of them.
 
     Args:
-        prefix: of all names inside, since a page may not name two things alike, and every figure has an axes_1. Letters
-            keep theirs: what is named DejaVuSans-41 is the same everywhere.
-        description: for those who do not see it, with its markup escaped.
+        svg: what :func:`figure_svg` returned.
+        prefix: put before all names inside, because two things on a page may not have the same name and every figure
+            has an axes_1. Letters keep their names: DejaVuSans-41 is the same drawing in every figure.
+        description: for readers who do not see the figure, with its markup escaped.
+
+    >>> inline_figure('<svg width="9"><g id="axes_1"/></svg>', "fig-one-", "A line.")
+    '<svg class="figure " role="img" aria-label="A line." width="9"><g id="fig-one-axes_1"/></svg>'
     """
     wide, *narrow = svg[svg.index("<svg ") :].rstrip().split(_NARROW)
     forms = {"wide": wide + "</svg>", "narrow": "<svg " + narrow[0].removesuffix("</svg>")} if narrow else {"": wide}
@@ -107,7 +143,15 @@ def inline_figure(svg: str, prefix: str, description: str) -> str:
 
 
 def take_letters(page: str) -> tuple[str, str]:
-    """A page without the outlines of letters, which every figure and form brings along, and these, once, to define."""
+    """Take the outlines of letters, which every figure and form repeats, out of a page.
+
+    Returns:
+        The page without them, and each outline once, in an element that defines them for the whole page.
+
+    >>> letter = '<path id="DejaVuSans-41" d="M 0 0"/>'
+    >>> take_letters(f"<svg>{letter}</svg><svg>{letter}</svg>")
+    ('<svg></svg><svg></svg>', '<defs><path id="DejaVuSans-41" d="M 0 0"/></defs>')
+    """
     outlines = {found["name"]: found.group() for found in _LETTER.finditer(page)}
     return _LETTER.sub("", page), f"<defs>{''.join(outlines.values())}</defs>" if outlines else ""
 
@@ -120,7 +164,7 @@ _NARROW_WIDTH = 4.2  # inches: on a telephone letters are then three quarters as
 
 @contextmanager
 def _narrow(fig: Figure) -> Iterator[None]:
-    """A figure for a telephone: narrower, and with panels that stood side by side below each other."""
+    """Inside the context the figure is one for a telephone: narrower, its panels below instead of beside each other."""
     width, height = fig.get_size_inches()
     axes = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
     specs: list[Any] = [ax.get_subplotspec() for ax in axes]
@@ -132,7 +176,7 @@ def _narrow(fig: Figure) -> Iterator[None]:
         column = fig.add_gridspec(len(axes), 1)
         for ax, spec in zip(axes, specs, strict=True):
             ax.set_subplotspec(column[spec.colspan.start])
-            if not ax.yaxis.get_tick_params()["labelleft"]:  # it shared those of the panel before it
+            if not ax.yaxis.get_tick_params()["labelleft"]:  # its labels were those of the panel to its left
                 hidden.append(ax)
                 ax.tick_params(labelleft=True)
                 if not ax.get_ylabel():
@@ -155,12 +199,12 @@ def _svg(fig: Figure) -> str:
     buffer = io.StringIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     svg = _COORDINATES.sub(lambda found: _DECIMALS.sub("", found.group()), buffer.getvalue())
-    # Matplotlib's rule is one for everything, *{...}, and a figure that is part of a page would style the whole page.
+    # Matplotlib writes one rule for all elements, *{...}, which would style the whole page that holds the figure.
     svg = re.sub(r"<style[^>]*>\*\{[^}]*\}</style>", "", svg[svg.index("<svg ") :])
     svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
     for name, color in (("ink", INK), ("grid", GRID), ("paper", BACKGROUND)):
         svg = svg.replace(color.lower(), f"var(--figure-{name}, {color})")
-    # Text needs more contrast than lines and marks of its colour, on the paper of either theme.
+    # On the background of either theme text needs more contrast than lines and marks of the same colour.
     svg = _COLOURED_TEXT.sub(rf"\1color-mix(in srgb, \2 55%, var(--figure-ink, {INK}))", svg)
     return re.sub(r"(?<=data:image/png;base64,)[^\"]+", _shrink_png, svg)
 
@@ -177,14 +221,29 @@ def _shrink_png(found: re.Match[str]) -> str:
 
 
 def panels(rows: int, columns: int, *, height: float | None = None, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A text-wide figure and its array of axes, shape (rows, columns); square panels unless a height is given."""
+    """A text-wide figure and its array of axes, shape (rows, columns); square panels unless a height is given.
+
+    Args:
+        height: inches. options: of ``plt.subplots``.
+
+    >>> fig, axes = panels(1, 3, height=2.0)
+    >>> axes.shape, fig.get_size_inches().tolist()
+    ((1, 3), [7.2, 2.0])
+    >>> plt.close(fig)
+    """
     height = height or WIDTH / columns * rows + 0.3
     fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **options)
     return fig, axes
 
 
 def show_picture(ax: Axes, picture: Tensor, title: str = "") -> AxesImage:
-    """A picture of shape (H, W) or (3, H, W) with values in [0, 1]; what lies outside is clipped, never rescaled."""
+    """Show a picture of shape (H, W) or (3, H, W) with values in [0, 1]; values outside are clipped, never rescaled.
+
+    >>> fig, axes = panels(1, 1)
+    >>> show_picture(axes[0, 0], torch.tensor([[0.2, 1.5]])).get_array().max().item()
+    1.0
+    >>> plt.close(fig)
+    """
     pixels = picture.detach().clamp(0, 1).numpy()
     image = ax.imshow(pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0), vmin=0, vmax=1)
     _bare(ax, title)
@@ -192,10 +251,15 @@ def show_picture(ax: Axes, picture: Tensor, title: str = "") -> AxesImage:
 
 
 def show_signed(ax: Axes, values: Tensor, title: str = "", *, limit: float | None = None) -> AxesImage:
-    """A kernel or a covariance, shape (h, w), in the diverging colours with zero in the middle.
+    """Show a kernel or a covariance, shape (h, w), in the diverging colours with zero in the middle.
 
     Args:
         limit: value of full colour; the largest magnitude if not given. Pass one limit to all panels of a figure.
+
+    >>> fig, axes = panels(1, 1)
+    >>> show_signed(axes[0, 0], torch.tensor([[-0.5, 2.0]])).get_clim()
+    (-2.0, 2.0)
+    >>> plt.close(fig)
     """
     values = values.detach()
     limit = float(values.abs().max()) if limit is None else limit
@@ -213,7 +277,17 @@ def _bare(ax: Axes, title: str) -> None:
 
 
 def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: Any) -> None:
-    """Write a line's name beside it, in its colour, instead of in a legend."""
+    """Write the name of a line beside it and in its colour, instead of in a legend.
+
+    Args:
+        x, y: a point of the line, in the units of the axes. options: of ``Axes.annotate``.
+
+    >>> fig, axes = panels(1, 1)
+    >>> label_line(axes[0, 0], 1, 2, "ND", COLORS["nd"])
+    >>> axes[0, 0].texts[0].get_text()
+    'ND'
+    >>> plt.close(fig)
+    """
     options = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", **options}
     ax.annotate(text, (x, y), color=color, annotation_clip=False, **options)
 
@@ -225,12 +299,19 @@ def accuracy_curves(
     split: str = "test",
     against: str = "epoch",
 ) -> None:
-    """Accuracy of the runs of each method: every run a thin line, their mean a thick one, named at its end.
+    """Draw the accuracy of each method: every run is a thin line, their mean a thick one with its name at the end.
 
     Args:
         curves: for each method (a slug of the ledger) the ``curve`` of each run, all of equal length.
         split: ``"test"`` or ``"train"``.
         against: ``"epoch"``, or ``"seconds"`` of training (mean over the runs).
+
+    >>> run = [{"epoch": 1, "test": 40.0}, {"epoch": 2, "test": 60.0}]
+    >>> fig, axes = panels(1, 1)
+    >>> accuracy_curves(axes[0, 0], {"nd": [run, run]})
+    >>> [line.get_ydata().tolist() for line in axes[0, 0].lines][-1], axes[0, 0].texts[0].get_text()
+    ([40.0, 60.0], 'ND')
+    >>> plt.close(fig)
     """
     for method, runs in curves.items():
         values = torch.tensor([[e[split] for e in run] for run in runs])

@@ -164,8 +164,8 @@ SPACES: dict[Space, Tensor] = {
 def in_space(statistics: Statistics, space: Space) -> Statistics:
     """The statistics that the pictures have in another colour space, by linearity: no picture is needed.
 
-    ``"luminance"`` has one channel (Rec. 709, see :func:`.luminance`), ``"opponent"`` three: (R + G + B) / sqrt(3),
-    (R - G) / sqrt(2), (2 B - R - G) / sqrt(6), an orthonormal change of axes.
+    ``"luminance"`` has one channel (see :func:`ndlib.pictures.photographs.luminance`), ``"opponent"`` three:
+    (R + G + B) / sqrt(3), (R - G) / sqrt(2), (2 B - R - G) / sqrt(6), an orthonormal change of axes.
 
     Raises:
         ValueError: unknown space, or colour asked of the statistics of one channel.
