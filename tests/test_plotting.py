@@ -31,7 +31,7 @@ def side_by_side():
     return fig, axes
 
 
-def test_panels_stand_below_each_other_on_a_telephone():
+def test_inline_figure_stacks_panels_on_a_telephone():
     fig, _ = side_by_side()
     html = plotting.inline_figure(plotting.figure_svg(fig), "p-", "Two lines.")
     assert re.findall(r'<svg class="figure (\w*)"', html) == ["wide", "narrow"]
@@ -40,14 +40,14 @@ def test_panels_stand_below_each_other_on_a_telephone():
     assert html.count("<!-- accuracy -->") == 3  # the lower panel says again what it shares
 
 
-def test_the_figure_is_left_as_it_was():
+def test_figure_svg_leaves_the_figure_as_it_was():
     fig, axes = side_by_side()
     before = plotting.figure_svg(fig)
     assert plotting.figure_svg(fig) == before
     assert tuple(fig.get_size_inches()) == (plotting.WIDTH, 3) and axes[1].get_ylabel() == ""
 
 
-def test_rows_that_are_named_keep_their_room():
+def test_inline_figure_keeps_room_for_named_rows():
     heights = []
     for count in (4, 12):
         fig, axes = plt.subplots(1, 2, figsize=(plotting.WIDTH, 9), sharey=True)
@@ -56,14 +56,14 @@ def test_rows_that_are_named_keep_their_room():
     assert heights[1] > heights[0] + 90
 
 
-def test_a_picture_is_stored_once():
+def test_inline_figure_stores_a_picture_once():
     fig, ax = plt.subplots()
     ax.imshow([[0.0, 1.0]])
     html = plotting.inline_figure(plotting.figure_svg(fig), "p-", "A picture.")
     assert html.count("<svg") == html.count("data:image/png") == 1
 
 
-def test_names_are_unique_and_the_drawing_well_formed():
+def test_inline_figure_has_unique_names_and_is_well_formed():
     fig, _ = side_by_side()
     svg = plotting.figure_svg(fig)
     assert svg.count('display="none"') == 1

@@ -13,13 +13,13 @@ PICTURE = torch.rand(40, 30, generator=torch.Generator().manual_seed(0), dtype=t
 
 
 @pytest.mark.parametrize("sigma", [0.6, 1.0, 2.5])
-def test_gaussian_blur_is_that_of_scipy(sigma):
+def test_gaussian_kernel_blurs_as_scipy(sigma):
     blurred = restore.convolve(PICTURE, restore.gaussian_kernel(sigma))
     wanted = scipy.ndimage.gaussian_filter(PICTURE.numpy(), sigma, mode="wrap", truncate=8)
     np.testing.assert_allclose(blurred.numpy(), wanted, atol=1e-12)
 
 
-def test_convolution_is_not_a_correlation():
+def test_convolve_is_not_a_correlation():
     kernel = torch.rand(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     wanted = scipy.ndimage.convolve(PICTURE.numpy(), kernel.numpy(), mode="wrap")
     np.testing.assert_allclose(restore.convolve(PICTURE, kernel).numpy(), wanted, atol=1e-12)
@@ -33,17 +33,17 @@ def test_transfer_function_of_a_gaussian_is_a_gaussian():
     assert transfer.imag.abs().max() < 1e-12
 
 
-def test_the_inverse_inverts():
+def test_inverse_filter_undoes_convolve():
     kernel = restore.gaussian_kernel(0.8)
     torch.testing.assert_close(restore.inverse_filter(restore.convolve(PICTURE, kernel), kernel), PICTURE)
 
 
-def test_what_is_lost_cannot_be_inverted():
+def test_inverse_filter_refuses_lost_frequencies():
     with pytest.raises(ValueError, match=r"removes 160 of 1200 frequencies.*wiener"):
         restore.inverse_filter(PICTURE, torch.full((1, 5), 0.2, dtype=torch.float64))
 
 
-def test_wiener_filter_is_that_of_scikit_image():
+def test_wiener_equals_scikit_image():
     """With a delta as its regularisation operator (spectrum 1) theirs is conj(H) / (|H|^2 + K) as well."""
     kernel = torch.rand(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)  # not symmetric
     delta = np.ones(PICTURE.shape, dtype=complex)
@@ -51,7 +51,7 @@ def test_wiener_filter_is_that_of_scikit_image():
     np.testing.assert_allclose(restore.wiener(PICTURE, kernel, 0.01).numpy(), wanted.real, atol=1e-12)
 
 
-def test_the_wiener_filter_of_the_true_spectra_is_the_best():
+def test_wiener_of_the_true_spectra_is_best():
     kernel, noise = restore.gaussian_kernel(1.0), 0.05
     seen = restore.add_noise(restore.convolve(PICTURE - 0.5, kernel), noise, seed=3)
     k = noise**2 / restore.power_spectrum(PICTURE).clamp_min(1e-9)
@@ -64,18 +64,18 @@ def test_the_wiener_filter_of_the_true_spectra_is_the_best():
     assert all(best < error(constant) for constant in (1e-4, 1e-3, 1e-2, 1e-1))
 
 
-def test_noise_has_the_size_asked_for_and_is_repeatable():
+def test_add_noise_has_its_sigma_and_is_repeatable():
     noise = restore.add_noise(torch.zeros(300, 300), 0.1, seed=4)
     assert abs(noise.std() - 0.1) < 1e-3
     assert torch.equal(noise, restore.add_noise(torch.zeros(300, 300), 0.1, seed=4))
     assert not torch.equal(noise, restore.add_noise(torch.zeros(300, 300), 0.1, seed=5))
 
 
-def test_power_adds_up_to_the_variance():
+def test_power_spectrum_adds_up_to_the_variance():
     torch.testing.assert_close(restore.power_spectrum(PICTURE).mean(), PICTURE.var(correction=0))
 
 
-def test_the_taper_is_a_hann_window_that_keeps_the_power_of_noise():
+def test_taper_is_a_hann_window_that_keeps_the_power_of_noise():
     window = np.outer(scipy.signal.windows.hann(40, sym=False), scipy.signal.windows.hann(30, sym=False))
     picture = PICTURE.numpy()
     wanted = window * (picture - np.average(picture, weights=window)) / np.sqrt((window**2).mean())
@@ -86,7 +86,7 @@ def test_the_taper_is_a_hann_window_that_keeps_the_power_of_noise():
     assert abs(power.mean() - 1) < 0.01
 
 
-def test_the_taper_removes_what_the_borders_make():
+def test_taper_removes_the_jump_at_the_borders():
     ramp = torch.linspace(0, 1, 64, dtype=torch.float64).expand(64, 64)  # smooth, but for the jump at the border
     before, after = (restore.power_spectrum(x)[0, 8:33].sum() for x in (ramp, restore.taper(ramp)))
     assert after < 1e-4 * before
@@ -118,7 +118,7 @@ def test_radial_average_has_the_lowest_frequency_and_the_highest():
 
 @pytest.mark.parametrize("shape", [(128, 128), (200, 96)])
 @pytest.mark.parametrize("alpha", [-1.0, 0.0, 1.0, 2.0, 3.0])
-def test_noise_with_a_power_law_has_it(shape, alpha):
+def test_power_law_noise_has_its_exponent(shape, alpha):
     noise = torch.stack([restore.power_law_noise(shape, alpha, seed) for seed in range(8)])
     torch.testing.assert_close(noise.mean((1, 2)), torch.zeros(8, dtype=torch.float64), atol=1e-10, rtol=0)
     torch.testing.assert_close(noise.var((1, 2), correction=0), torch.ones(8, dtype=torch.float64))
@@ -130,7 +130,7 @@ def test_noise_with_a_power_law_has_it(shape, alpha):
     assert torch.equal(noise[0], restore.power_law_noise(shape, alpha))
 
 
-def test_exponent_of_a_power_law_in_its_range_only():
+def test_spectral_exponent_of_a_range_alone():
     f = torch.linspace(0.01, 0.5, 50, dtype=torch.float64)
     power = torch.stack([7 * f**-2.5, torch.where(f < 0.1, 1.0, 3 * f**-1.5)])
     wanted = torch.tensor([2.5, 1.5], dtype=torch.float64)
@@ -139,14 +139,14 @@ def test_exponent_of_a_power_law_in_its_range_only():
         restore.spectral_exponent(f, power, 0.6, 0.9)
 
 
-def test_an_exponent_wants_two_frequencies_and_the_ends_of_the_range_count():
+def test_spectral_exponent_needs_two_frequencies_and_takes_the_ends():
     f = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     with pytest.raises(ValueError, match="fewer than two frequencies"):
         restore.spectral_exponent(f, f, 0.15, 0.25)
     torch.testing.assert_close(restore.spectral_exponent(f, f, 0.1, 0.2), torch.tensor(-1.0, dtype=torch.float64))
 
 
-def test_bad_arguments():
+def test_gaussian_kernel_and_convolve_refuse_bad_arguments():
     with pytest.raises(ValueError, match="sigma must be positive, got 0"):
         restore.gaussian_kernel(0)
     with pytest.raises(ValueError, match=r"odd sides.*\(2, 3\)"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .image_statistics import LAG, Statistics
-from .kernels import decompose, deconvolution_kernel, patch_covariance, surround_mass, surround_ratio
+from .kernels import FloatArray, decompose, deconvolution_kernel, patch_covariance, surround_mass, surround_ratio
 from .statistics_files import Collection
 
 __all__ = [
@@ -25,8 +25,6 @@ __all__ = [
     "fit_difference_of_gaussians",
     "jackknife",
 ]
-
-FloatArray = NDArray[np.float64]
 
 # Least widths of a fit, pixels. A centre below 0.3 is one pixel (its neighbours have 0.4 % of it). Of a surround below
 # 0.5 the four nearest pixels are left (0.135 of it, diagonals 0.018): less would only change its amplitude.

@@ -163,8 +163,8 @@ def shifts(rows: TableRows) -> Outcome:
             if owner is not None and matches >= ENOUGH_ROWS and 2 * matches > len(wrong):
                 what = {"accuracy": "means", "seconds": "mean times"}[quantity]
                 message = (
-                    f"The column of {what} of {_name(at)} has in {matches} of {len(column)} rows those of "
-                    f"{_name(owner)}, its own in {len(column) - len(wrong)}"
+                    f"The column of {what} of {_name_of_column(at)} has in {matches} of {len(column)} rows those of "
+                    f"{_name_of_column(owner)}, its own in {len(column) - len(wrong)}"
                 )
                 findings.append(Finding("shift", tuple(m.row for m in wrong), message, "likely"))
     if not looked:
@@ -185,6 +185,6 @@ def _matches(wrong: list[PrintedMean], column: list[PrintedMean]) -> int:
     return sum(abs(m.printed - raw[m.row.architecture]) <= 0.002 * m.printed for m in near)
 
 
-def _name(column: Column) -> str:
+def _name_of_column(column: Column) -> str:
     dataset, method, epochs = column
     return f"{method}, {dataset}, {epochs} epoch{'s' * (epochs > 1)}"

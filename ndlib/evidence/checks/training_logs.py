@@ -60,14 +60,14 @@ def traces(rows: TableRows) -> list[Trace]:
             found.append(Trace(r, "equals-train", "the training accuracy in the study's logs", numbers))
         elif others := trained.get((r.dataset, r.value)):
             for other in others:
-                whose = f"in the logs the training accuracy of {_name(other)}"
+                whose = f"in the logs the training accuracy of {_name_of_run(other)}"
                 found.append(Trace(r, "another-run", whose, f"{r.value:f}"))
         else:
             found.append(Trace(r, "unlogged", "not in the study's logs", f"{r.value:f}, logged as test: {test}"))
     return found
 
 
-def _name(row: TableRow) -> str:
+def _name_of_run(row: TableRow) -> str:
     return f"{row.architecture} {row.method}, run {row.attempt}"
 
 
@@ -123,7 +123,9 @@ def copies(rows: TableRows) -> Outcome:
             others = [other for other in owners or alike if other is not r]
             if others and not any(r is owner for owner in owners):
                 numbers = f"{r.accuracy:f} %, {r.seconds:f} s"
-                findings.append(Finding("copy", (r,), f"value and time of {_name(others[0])}", "likely", numbers))
+                findings.append(
+                    Finding("copy", (r,), f"value and time of {_name_of_run(others[0])}", "likely", numbers)
+                )
     return Outcome(tuple(findings), f"{plural(len(runs), 'run')}; chance would make {expected:.2g} equal pairs")
 
 
