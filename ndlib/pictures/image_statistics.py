@@ -1,7 +1,8 @@
 """Second-order statistics of pictures: sums from which the covariance of patches up to 15x15 follows.
 
     >>> from ndlib.pictures.photographs import photograph
-    >>> statistics = picture_statistics(photograph("cat")) + picture_statistics(photograph("coffee"))
+    >>> cat, coffee = (photograph(name)[:, :150, :200] for name in ("cat", "coffee"))
+    >>> statistics = picture_statistics(cat) + picture_statistics(coffee)
     >>> autocovariance(statistics).shape  # of each pair of channels, at lags up to 14 pixels
     torch.Size([3, 3, 29, 29])
 
