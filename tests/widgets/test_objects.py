@@ -266,6 +266,6 @@ def test_state_in_a_page_is_data_and_nothing_else():
 
 def test_a_notebook_gets_both_views():
     data, _ = NewtonSchulz()._repr_mimebundle_()
-    assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= datasets.keys()
+    assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= data.keys()
     ids = re.findall(r' id="([^"]+)"', data["text/html"])
     assert ids and len(ids) == len(set(ids))
