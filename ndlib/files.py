@@ -16,7 +16,13 @@ __all__ = ["DatasetError", "cache_folder", "path", "write_npz", "written_whole"]
 
 
 class DatasetError(RuntimeError):
-    """A data set cannot be had, or its file cannot be trusted; the message says what to do."""
+    """A data set cannot be had, or its file cannot be trusted; the message says what to do.
+
+    >>> raise DatasetError("cifar10.npz is damaged; delete it")
+    Traceback (most recent call last):
+        ...
+    ndlib.files.DatasetError: cifar10.npz is damaged; delete it
+    """
 
 
 def path(name: str) -> Path:
@@ -24,6 +30,9 @@ def path(name: str) -> Path:
 
     Raises:
         FileNotFoundError: no such file, with the names of those there are.
+
+    >>> path("published/table2_imagenet.csv").name
+    'table2_imagenet.csv'
     """
     package = Path(__file__).parent
     shared = package / "_shared"  # where the wheel has what a checkout has in data/
@@ -36,13 +45,24 @@ def path(name: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where data sets are kept: ``$NDLIB_DATA``, or ``~/.cache/ndlib``."""
+    """Where data sets are kept: ``$NDLIB_DATA``, or ``~/.cache/ndlib``.
+
+    >>> cache_folder().is_absolute()
+    True
+    """
     return Path(os.environ.get("NDLIB_DATA") or Path.home() / ".cache" / "ndlib")
 
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content becomes the file, whole or not at all: under another name first, then renamed."""
+    """A stream whose content becomes the file, whole or not at all: under another name first, then renamed.
+
+    >>> with written_whole(Path("new.bin")) as stream:
+    ...     _ = stream.write(b"all of it")
+    >>> Path("new.bin").read_bytes()
+    b'all of it'
+    >>> Path("new.bin").unlink()
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as partial:
         try:
@@ -57,6 +77,13 @@ def written_whole(file: Path) -> Iterator[IO[bytes]]:
 
 
 def write_npz(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an uncompressed NumPy archive, whole or not at all."""
+    """Write an uncompressed NumPy archive, whole or not at all.
+
+    >>> write_npz(Path("new.npz"), {"a": np.arange(3)})
+    >>> with np.load("new.npz") as stored:
+    ...     stored["a"].tolist()
+    [0, 1, 2]
+    >>> Path("new.npz").unlink()
+    """
     with written_whole(file) as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]

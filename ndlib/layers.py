@@ -187,8 +187,8 @@ class DeconvConv3d(_DeconvConv, nn.Conv3d):
     Args:
     {options}
 
-    >>> DeconvConv3d(2, 4, 3, padding=1)(torch.randn(4, 2, 6, 6, 6)).shape
-    torch.Size([4, 4, 6, 6, 6])
+    >>> DeconvConv3d(2, 4, 3, padding=1)(torch.randn(16, 2, 6, 6, 6)).shape
+    torch.Size([16, 4, 6, 6, 6])
     """
 
 

@@ -1,4 +1,4 @@
-"""``python -m ndlib`` as users call it."""
+"""The command ``ndlib``, or ``python -m ndlib``, as users call it."""
 
 import json
 import re
@@ -12,13 +12,56 @@ from PIL import Image
 
 from ndlib import cli
 from ndlib.experiments import benchmark, ledger
-from ndlib.pictures import folders, kernels, statistics_files
+from ndlib.experiments.settings import Settings, choices_of, given_fields
+from ndlib.pictures import image_statistics, kernels
 
 RUN = "train --dataset photo-patches --method nd --width 0.25 --option block_size=8 --train-images 128"
 RUN += " --test-images 100 --batch-size 64 --epochs 1"
 
 
-def test_train_adds_a_line_that_repeats_the_run(tmp_path):
+HELP = """
+import sys, time
+start = time.perf_counter()
+from ndlib.cli import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+seconds = time.perf_counter() - start
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+print("seconds", seconds)
+"""
+
+
+def test_help_names_the_program_and_does_not_wait_for_torch():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ndlib [-h]")
+    assert all(f"    {command} " in done.stdout for command in cli.COMMANDS)
+    assert float(done.stdout.split()[-1]) < 5  # half a second on an idle machine
+
+
+def test_python_m_ndlib_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "ndlib", "models", "lenet"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ndlib: unknown architecture 'lenet'; there are vgg-small")
+
+
+def test_train_command_has_an_argument_for_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for setting in given_fields():
+        flag = setting.metadata.get("flag", "--" + setting.name.replace("_", "-"))
+        assert f"[{flag} " in said or f" {flag} " in said
+        assert setting.metadata["help"] in said
+        assert set(choices_of(setting)) <= set(re.findall(r"[\w-]+", said))
+    parsed = cli.make_parser(["train"]).parse_args(["train", "--dataset", "mnist", "--method", "nd"])
+    given = {name: value for name, value in vars(parsed).items() if name in {f.name for f in given_fields()}}
+    assert Settings(**given | {"options": {}}) == Settings("mnist", "nd")
+
+
+def test_train_command_adds_a_line_that_repeats_the_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "ndlib", *RUN.split(), "--save-weights", "net.npz"],
         cwd=tmp_path,
@@ -63,7 +106,7 @@ def test_train_adds_a_line_that_repeats_the_run(tmp_path):
         (f"--start {__file__}", 1, "test_command_line.py is no weights file of ndlib"),
     ],
 )
-def test_mistakes_are_answered_in_a_line(tmp_path, monkeypatch, capsys, change, status, message):
+def test_train_command_answers_a_mistake_with_one_line(tmp_path, monkeypatch, capsys, change, status, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     try:
@@ -88,11 +131,9 @@ def test_mistakes_are_answered_in_a_line(tmp_path, monkeypatch, capsys, change, 
         ("--device mps", 2, "ndlib does not run on 'mps'"),
     ],
 )
-def test_mistakes_about_the_benchmark_are_answered_before_any_timing(
-    tmp_path, monkeypatch, capsys, change, status, message
-):
+def test_bench_command_refuses_a_mistake_before_any_timing(tmp_path, monkeypatch, capsys, change, status, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark, "run", None)
+    monkeypatch.setattr(benchmark, "measure", None)
     try:
         code = cli.main(["bench", "vgg-small", *change.split()])
     except SystemExit as stop:
@@ -117,7 +158,7 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-def test_statistics_prints_the_kernel_of_a_folder(pictures, tmp_path):
+def test_statistics_command_prints_the_kernel_of_a_folder(pictures, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "ndlib", "statistics", "pictures", "--out", "all.npz", "--sizes", "30", "--orders", "2"],
         cwd=tmp_path,
@@ -134,21 +175,21 @@ def test_statistics_prints_the_kernel_of_a_folder(pictures, tmp_path):
     assert re.search(r"centre \S+ \+- \S+, sigma .* pixels", summary[2])
     assert re.search(r"surround \S+ \+- \S+, sigma .* pixels", summary[3])
     assert re.fullmatch(r"  R\^2 0\.\d{4}", summary[4])
-    found = statistics_files.load_statistics(tmp_path / "all.npz")
+    found = image_statistics.load(tmp_path / "all.npz")
     assert int(found.total.images) == 4 and list(found.rescaled) == [30] and len(found.prefixes) == 2
     kernel = kernels.deconvolution_kernel(kernels.decompose(kernels.patch_covariance(found.total)))[0]
     assert float(centre) == pytest.approx(float(kernel[7, 7]), abs=1e-2)
     assert float(ring) == pytest.approx(float(kernels.surround_ratio(kernel)), abs=1e-3)
 
 
-def test_statistics_of_parts_merge(pictures, tmp_path, monkeypatch, capsys):
+def test_statistics_command_merges_parts_to_the_whole(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for part in ("", "a", "b"):
         assert cli.main(["statistics", str(pictures / part), "--out", f"all{part}.npz"]) == 0
     capsys.readouterr()
     assert cli.main(["statistics", "--merge", "alla.npz", "allb.npz", "--out", "merged.npz"]) == 0
     assert capsys.readouterr().out.startswith("4 pictures, 0 skipped: merged.npz\n")
-    ours, whole = (statistics_files.load_statistics(tmp_path / file).total for file in ("merged.npz", "all.npz"))
+    ours, whole = (image_statistics.load(tmp_path / file).total for file in ("merged.npz", "all.npz"))
     np.testing.assert_allclose(ours.products, whole.products, rtol=1e-12)
 
 
@@ -164,7 +205,7 @@ def test_statistics_of_parts_merge(pictures, tmp_path, monkeypatch, capsys):
         ("pictures", 2, "required: --out"),
     ],
 )
-def test_mistakes_about_statistics_are_answered_in_a_line(
+def test_statistics_command_answers_a_mistake_with_one_line(
     pictures, tmp_path, monkeypatch, capsys, arguments, status, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -179,10 +220,10 @@ def test_mistakes_about_statistics_are_answered_in_a_line(
     assert not (tmp_path / "x.npz").exists()
 
 
-def test_an_interruption_is_no_traceback(pictures, tmp_path, monkeypatch, capsys):
+def test_interrupted_command_exits_with_130(pictures, tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folders, "picture_statistics", interrupted)
+    monkeypatch.setattr(image_statistics, "picture_statistics", interrupted)
     assert cli.main(["statistics", str(pictures), "--out", str(tmp_path / "x.npz")]) == 130
     assert "interrupted" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def shuffled(stored, seed):
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_a_stored_set_comes_back_as_tensors(folder, grey):
+def test_load_returns_a_stored_set_as_tensors(folder, grey):
     stored = arrays(grey=grey)
     datasets.write_npz(folder / "cifar10.npz", stored)
     loaded = datasets.load("cifar10")
@@ -61,7 +61,7 @@ def test_a_stored_set_comes_back_as_tensors(folder, grey):
         assert seen[chw.tobytes()] == label
 
 
-def test_the_order_does_not_depend_on_how_the_set_arrived(folder):
+def test_load_orders_images_however_the_set_arrived(folder):
     stored = arrays()
     subsets = []
     for seed in (1, 2):
@@ -79,7 +79,7 @@ def test_training_images_are_in_the_order_of_their_checksums(folder):
     assert checksums == sorted(checksums)
 
 
-def test_the_checksum_covers_pixels_labels_and_split(folder):
+def test_dataset_sha256_covers_pixels_labels_and_split(folder):
     datasets.write_npz(folder / "cifar10.npz", arrays())
     loaded = datasets.load("cifar10")
     checksums = {loaded.sha256(), loaded.subset(19).sha256(), loaded.subset(None, 4).sha256()}
@@ -92,7 +92,7 @@ def test_the_checksum_covers_pixels_labels_and_split(folder):
     assert len(checksums) == 6
 
 
-def test_subset_limits(folder):
+def test_subset_refuses_more_images_than_there_are(folder):
     datasets.write_npz(folder / "cifar10.npz", arrays())
     with pytest.raises(ValueError, match="train_images must lie between 1 and 20 for cifar10, got 21"):
         datasets.load("cifar10").subset(21)
@@ -145,14 +145,14 @@ def damaged(kind, folder):
         *("negative label", "fewer labels than images", "four channels"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name(folder, kind):
+def test_load_refuses_a_damaged_file_by_name(folder, kind):
     file = damaged(kind, folder)
     with pytest.raises(datasets.DatasetError, match=r"cifar10\.npz is damaged or no data set file .*delete it"):
         datasets.load("cifar10")
     assert list(folder.iterdir()) == [file]
 
 
-def test_an_interrupted_write_leaves_nothing_behind(folder, monkeypatch):
+def test_write_npz_leaves_nothing_behind_when_interrupted(folder, monkeypatch):
     def interrupted(stream, **_):
         stream.write(b"half")
         raise KeyboardInterrupt
@@ -163,12 +163,12 @@ def test_an_interrupted_write_leaves_nothing_behind(folder, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def test_others_may_read_a_stored_set(folder):
+def test_write_npz_lets_others_read_the_file(folder):
     datasets.write_npz(folder / "a.npz", arrays())
     assert (folder / "a.npz").stat().st_mode & 0o777 == 0o644
 
 
-def test_unknown_names_list_the_known():
+def test_unknown_data_set_or_photograph_lists_the_known():
     with pytest.raises(ValueError, match="unknown data set 'cifar'; there are photo-patches, cifar10, cifar100, mnist"):
         datasets.load("cifar")
     with pytest.raises(ValueError, match="unknown photograph 'dog'; there are astronaut, cat"):
@@ -193,7 +193,7 @@ def records(n, label_bytes, start):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_binary_archives_are_read_and_kept(folder, monkeypatch, name):
+def test_load_reads_and_keeps_binary_cifar_archives(folder, monkeypatch, name):
     if name == "cifar10":
         parts = {f"data_batch_{i}.bin": records(4, 1, i) for i in range(1, 6)} | {"test_batch.bin": records(3, 1, 9)}
         inside, names, label = "cifar-10-batches-bin", ("batches.meta.txt", "\n".join("abcdefghij") + "\n\n"), 0
@@ -221,7 +221,7 @@ def test_binary_archives_are_read_and_kept(folder, monkeypatch, name):
     assert datasets.load(name).sha256() == loaded.sha256()
 
 
-def test_pictures_of_any_shape_become_squares(folder, monkeypatch):
+def test_load_imagenette_cuts_squares(folder, monkeypatch):
     """Wide, high and grey JPEG files: the middle square of each, with its label; train and val stay apart."""
     names = {"n01440764": "tench", "n03888257": "parachute"}
 
@@ -253,7 +253,7 @@ def test_pictures_of_any_shape_become_squares(folder, monkeypatch):
     assert [p.name for p in folder.iterdir()] == ["imagenette96.npz"]
 
 
-def test_imagenette_at_half_the_size_is_the_mean_of_four_pixels(folder, monkeypatch):
+def test_load_imagenette48_takes_the_mean_of_four_pixels(folder, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", None)  # the stored pictures serve
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(2, 96, 96, 3), dtype=np.uint8)
@@ -275,7 +275,7 @@ def test_imagenette_at_half_the_size_is_the_mean_of_four_pixels(folder, monkeypa
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "imagenette96"])
-def test_without_a_network_the_message_says_what_to_do(folder, monkeypatch, name):
+def test_load_without_a_network_says_what_to_do(folder, monkeypatch, name):
     def offline(*args, **kwargs):
         raise urllib.error.URLError("no route to host")
 
@@ -286,7 +286,7 @@ def test_without_a_network_the_message_says_what_to_do(folder, monkeypatch, name
     assert list(folder.iterdir()) == []
 
 
-def test_a_download_that_breaks_off_is_not_trusted_later(folder, monkeypatch):
+def test_load_distrusts_a_download_that_broke_off(folder, monkeypatch):
     def breaks_off(url, root, md5):
         (Path(root) / "cifar-10-binary.tar.gz").write_bytes(b"half an archive")
 
@@ -344,7 +344,7 @@ def test_luminance_weights():
     assert photographs.luminance(green).item() == pytest.approx(0.7152)
 
 
-def test_files_that_the_project_carries():
+def test_files_path_finds_what_the_project_carries():
     assert files.path("published/table1_original_ye2020.csv").read_text().startswith("architecture,")
     with pytest.raises(FileNotFoundError, match=r"no file 'nothing.csv'; it has .*published/table2_imagenet.csv"):
         files.path("nothing.csv")
@@ -354,7 +354,7 @@ def test_files_that_the_project_carries():
 
 
 @pytest.mark.skipif(not REAL or not (Path(REAL) / "cifar10.npz").exists(), reason="$NDLIB_DATA has no cifar10.npz")
-def test_the_real_cifar10():
+def test_real_cifar10_is_whole():
     cifar = datasets.load("cifar10")
     assert cifar.train_images.shape == (50000, 3, 32, 32)
     assert cifar.train_labels.bincount().tolist() == [5000] * 10

@@ -8,7 +8,7 @@ from torch import nn
 
 from ndlib import DeconvConv2d, DeconvLinear, layer_whiteness
 from ndlib._core import roots, whitening
-from ndlib.experiments.models.blocks import KroneckerConv2d
+from ndlib.experiments.baselines import KroneckerConv2d
 from ndlib.functional import newton_schulz_response
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")

@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import fields
 
 import pytest
 
 from ndlib import files
 from ndlib.experiments import intervals, ledger
+from ndlib.experiments.settings import Settings, recorded_types
 
 RECORD = {
     "schema": 3,
@@ -53,7 +55,7 @@ RECORD = {
 }
 
 
-def test_records_come_back_in_order(tmp_path):
+def test_read_returns_appended_records_in_order(tmp_path):
     file = tmp_path / "new" / "ledger.jsonl"
     for seed in range(3):
         ledger.append(file, RECORD | {"seed": seed})
@@ -74,13 +76,13 @@ def test_records_come_back_in_order(tmp_path):
         ({"split": "train"}, "split must be 'test' or 'held-out', got 'train'"),
     ],
 )
-def test_a_record_of_another_form_is_refused(tmp_path, change, message):
+def test_append_refuses_a_record_of_another_form(tmp_path, change, message):
     with pytest.raises(ledger.LedgerError, match=message):
         ledger.append(tmp_path / "l.jsonl", RECORD | change)
     assert not (tmp_path / "l.jsonl").exists()
 
 
-def test_a_missing_key_and_a_value_that_is_no_number_are_refused(tmp_path):
+def test_validate_refuses_a_missing_key_and_a_value_that_is_no_number(tmp_path):
     with pytest.raises(ledger.LedgerError, match=r"lacks \['seed'\]"):
         ledger.validate({k: v for k, v in RECORD.items() if k != "seed"})
     with pytest.raises(ledger.LedgerError, match="train_last must be a percentage"):
@@ -90,18 +92,18 @@ def test_a_missing_key_and_a_value_that_is_no_number_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["train_best", "train_last", "test_best", "test_last"])
-def test_no_accuracy_is_above_100_percent(key):
+def test_validate_refuses_an_accuracy_above_100_percent(key):
     with pytest.raises(ledger.LedgerError, match=f"{key} must be a percentage, got 101"):
         ledger.validate(RECORD | {key: 101.0})
 
 
-def test_the_keys_of_a_line_have_one_order(tmp_path):
+def test_append_writes_the_keys_in_the_order_of_the_schema(tmp_path):
     ledger.append(tmp_path / "l.jsonl", dict(reversed(RECORD.items())))
     (record,) = ledger.read(tmp_path / "l.jsonl")
     assert list(record) == list(ledger.SCHEMA)
 
 
-def test_half_a_line_costs_that_line_only(tmp_path):
+def test_read_skips_half_a_line_only(tmp_path):
     file = tmp_path / "l.jsonl"
     ledger.append(file, RECORD)
     with file.open("a") as stream:
@@ -112,7 +114,7 @@ def test_half_a_line_costs_that_line_only(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["[1]", "3", "null", '{"schema": 1}', "\x00\x00"])
-def test_other_damage_is_reported_by_line(tmp_path, line):
+def test_read_reports_damage_by_line(tmp_path, line):
     file = tmp_path / "l.jsonl"
     ledger.append(file, RECORD)
     with file.open("a") as stream:
@@ -121,7 +123,7 @@ def test_other_damage_is_reported_by_line(tmp_path, line):
         assert len(ledger.read(file)) == 1
 
 
-def test_a_paired_difference_and_its_interval():
+def test_paired_difference_and_its_interval():
     """Against a table of Student's t: n = 3, t = 4.303; the common part of each pair does not widen the interval."""
     ours = [RECORD | {"seed": seed, "test_last": 10.0 * seed + gain} for seed, gain in enumerate((1.0, 2.0, 3.0))]
     theirs = [RECORD | {"seed": seed, "test_last": 10.0 * seed} for seed in (2, 0, 1)]
@@ -134,13 +136,13 @@ def test_a_paired_difference_and_its_interval():
 
 
 @pytest.mark.parametrize("runs", [1, 2])
-def test_a_paired_difference_wants_two_different_seeds(runs):
+def test_paired_difference_needs_two_different_seeds(runs):
     side = [RECORD] * runs
     with pytest.raises(ValueError, match="the same two or more seeds"):
         intervals.paired_difference(side, side)
 
 
-def test_the_scatter_of_several_groups():
+def test_pooled_half_width_of_two_groups():
     """Two groups of standard deviation 1 and 3 with 1 and 2 degrees of freedom, about means that do not matter."""
     groups = [[10.0, 10.0 + math.sqrt(2)], [50.0, 53.0, 56.0]]
     t = 3.182446305  # Student's 97.5 % quantile with 3 degrees of freedom
@@ -148,12 +150,31 @@ def test_the_scatter_of_several_groups():
     assert intervals.pooled_half_width(groups, n=4) == pytest.approx(expected, rel=1e-6)
 
 
-def test_names_shown():
+def test_schema_has_every_setting_and_its_type():
+    """The settings are the description; the ledger adds what was measured."""
+    settings = Settings("cifar10", "nd", train_images=1, test_images=1)
+    assert settings.configuration().keys() == set(recorded_types()) | {"split"} <= ledger.SCHEMA.keys()
+    for key, value in settings.configuration().items():
+        assert type(value) is ledger.SCHEMA[key], key
+    assert {f.name for f in fields(Settings)} - set(recorded_types()) == {"held_out"}  # it is "split" in the ledger
+    ledger.validate(RECORD | settings.configuration())
+
+
+def test_schema_keeps_the_keys_and_the_order_of_old_lines():
+    assert list(ledger.SCHEMA) == list(RECORD)
+    for file in files.path("results").glob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            ledger.validate(record)
+            assert list(record) == list(ledger.SCHEMA), file.name
+
+
+def test_display_names():
     assert ledger.display_name("cifar10") == "CIFAR-10"
     assert ledger.display_name("nd") == "ND"
 
 
-def test_the_recorded_runs_are_valid_and_consistent():
+def test_recorded_runs_are_valid_and_consistent():
     ledgers = sorted(files.path("results").glob("*.jsonl"))
     assert ledgers
     for record in ledger.read(*ledgers):
@@ -169,7 +190,7 @@ def test_the_recorded_runs_are_valid_and_consistent():
                 assert e[split] * images / 100 == pytest.approx(round(e[split] * images / 100), abs=1e-6)
 
 
-def test_a_line_that_is_no_text_is_skipped_too(tmp_path):
+def test_read_skips_a_line_that_is_no_text(tmp_path):
     file = tmp_path / "l.jsonl"
     ledger.append(file, RECORD)
     file.write_bytes(file.read_bytes() + b'{"schema": \xff}\n')

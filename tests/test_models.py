@@ -18,10 +18,12 @@ from torch import nn
 
 from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, to_plain
 from ndlib._core.whitening import block_size_for
-from ndlib.experiments import ledger, models, training
+from ndlib.experiments import ledger, models, operations, training
+from ndlib.experiments.baselines import KroneckerConv2d
 from ndlib.experiments.datasets import Dataset
 from ndlib.experiments.models import ARCHITECTURES, METHODS, summary
-from ndlib.experiments.models.blocks import FrozenConv2d, KroneckerConv2d
+from ndlib.experiments.models.blocks import FrozenConv2d
+from ndlib.experiments.settings import Hyperparameters
 from ndlib.layers import Deconvolution
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance", "ignore:block_size=")
@@ -82,7 +84,7 @@ def calls(net, x, kinds):
 
 
 @pytest.mark.parametrize(("arch", "method"), BOTH)
-def test_a_training_step(arch, method):
+def test_every_network_takes_a_training_step(arch, method):
     net, x = small(arch, method)
     output = net.train()(x)
     assert output.shape == (16, 7)
@@ -139,7 +141,7 @@ def test_networks_without_convolutions_learn(arch, method):
     dataset = red_or_blue(1, 8)
     torch.manual_seed(0)
     net = models.build(arch, method=method, classes=2, channels=1, size=8)
-    curve = training.fit(net, dataset, epochs=15, seed=0, batch_size=32, progress=False, augment="none")
+    curve = training.fit(net, dataset, Hyperparameters(epochs=15, batch_size=32, augment="none"), progress=False)
     assert curve[-1]["test"] > 95
 
 
@@ -148,14 +150,14 @@ def test_networks_without_convolutions_learn(arch, method):
 
 @pytest.mark.parametrize("arch", TABLE)
 def test_sizes_are_those_of_table_1(arch):
-    s = summary.summary(arch)
+    s = summary.describe_architecture(arch)
     assert s.parameters["nd"] == COUNTED[arch]
     # Within 1 % but for PNASNetA, whose size the table gives with two digits.
     assert abs(s.parameters["nd"] / 1e6 - s.published) < 0.01
     assert abs(s.difference) < (1 if arch != "pnasneta" else 4)
     assert s.parameters["none"] == s.parameters["nd"] or arch == "efficientnet"
     if arch == "efficientnet":  # whose blocks keep their batch normalisation: the table's 2.91, not 2.89
-        fully = summary.summary(arch, "uniform").parameters
+        fully = summary.describe_architecture(arch, "uniform").parameters
         assert fully["nd"] == fully["none"] == s.parameters["none"]
         assert fully["nd"] / 1e6 == pytest.approx(2.892, abs=1e-3)
     # The table does not count the form with batch normalisation.
@@ -163,7 +165,7 @@ def test_sizes_are_those_of_table_1(arch):
         assert round(s.parameters["bn"] / 1e6, 2) > s.published
 
 
-def test_all_of_table_1_is_here():
+def test_architectures_of_table_1_are_all_there():
     assert {ledger.display_name(arch) for arch in TABLE} == set(summary.net_sizes())
     assert all(ledger.display_name(arch) for arch in [*ARCHITECTURES, *METHODS])
 
@@ -178,7 +180,7 @@ def test_sizes_of_torchvisions_networks():
             "imagenet-densenet121": torchvision.models.densenet121(),
         }
     for arch, net in theirs.items():
-        s = summary.summary(arch)
+        s = summary.describe_architecture(arch)
         assert s.parameters["bn"] == sum(p.numel() for p in net.parameters())
         # A bias in the place of the scale and shift that batch normalisation had; vgg11_bn has biases beside them.
         norms = [m.num_features for m in of_type(net, nn.BatchNorm2d)]
@@ -330,14 +332,14 @@ def test_the_first_layer_alone_has_the_papers_steps_too(arch):
     assert layer.options.n_iter == STEPS[arch][0]
 
 
-def test_exceptions_in_words():
-    assert summary.summary("mobilenetv2").exceptions == (
+def test_describe_architecture_says_exceptions_in_words():
+    assert summary.describe_architecture("mobilenetv2").exceptions == (
         "first: 10 steps; 17 depthwise: 1 step; 17 1x1: 1 step, blocks of 16 to 160"
     )
-    assert summary.summary("resnext29").exceptions == "first: 10 steps; 9 grouped: 3 steps"
-    assert summary.summary("deeplabv3").exceptions == "first: 15 steps; 1 1x1: blocks of 256"
-    assert summary.summary("resnet18").exceptions == ""
-    s = summary.summary("efficientnet")
+    assert summary.describe_architecture("resnext29").exceptions == "first: 10 steps; 9 grouped: 3 steps"
+    assert summary.describe_architecture("deeplabv3").exceptions == "first: 15 steps; 1 1x1: blocks of 256"
+    assert summary.describe_architecture("resnet18").exceptions == ""
+    s = summary.describe_architecture("efficientnet")
     assert (s.deconvolved, s.kept, s.norms) == (1, 82, 50)
 
 
@@ -355,7 +357,7 @@ def test_options_replace_what_the_architecture_has():
         assert {norm.momentum for norm in of_type(net, kind)} == {0.5}
 
 
-def test_perceptrons():
+def test_perceptrons_have_the_published_layers():
     nets = {method: summary.on_meta("mlp-sigmoid", method) for method in ("none", "bn", "nd")}
     kinds = {m: [type(layer).__name__ for layer in net.modules()][2:] for m, net in nets.items()}
     assert kinds["none"] == ["Flatten", "Linear", "Sigmoid", "Linear", "Sigmoid", "Linear"]
@@ -427,7 +429,7 @@ def test_frozen_whitening_stays_and_does_not_depend_on_the_order():
     assert nets[0].features[0].weight.grad.abs().max() > 0
 
 
-def test_a_frozen_whitening_must_be_fitted():
+def test_frozen_whitening_must_be_fitted():
     net = models.build("vgg-small", method="bn-frozen", classes=10, width=0.25)
     for mode in (True, False):
         with pytest.raises(RuntimeError, match=r"not been fitted; call models\.fit_whitening\(model, images\)"):
@@ -470,7 +472,7 @@ def covariance_of_pixels(x, c, p):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_channels_and_pixels_are_whitened_apart(groups):
+def test_kronecker_layer_whitens_channels_and_pixels_apart(groups):
     layer, x = kronecker(groups, solver="eigh", momentum=1.0)
     got = layer.train()(x)
     weight, expected = layer.weight.view(groups, 4 // groups, 6 // groups, 3, 3), []
@@ -496,15 +498,18 @@ def sqrtm(matrix):
     return vectors * values.sqrt() @ vectors.T
 
 
-def test_the_gradient_of_whitening_channels_and_pixels_apart():
+def test_kronecker_layer_has_the_right_gradient():
     layer, x = kronecker()
     x = x[:2, :, :5, :5].clone().requires_grad_()
     assert torch.autograd.gradcheck(layer.train(), x, fast_mode=True)
 
 
-def test_channels_and_pixels_apart_are_for_one_process():
-    layer, x = kronecker(process_group=object())
-    with pytest.raises(ValueError, match="the batch of one process only"):
+def test_kronecker_layer_is_for_one_process():
+    with pytest.raises(ValueError, match="KroneckerConv2d has process_group=None only"):
+        kronecker(process_group=object())
+    layer, x = kronecker()
+    layer.options = {**layer.options, "process_group": "world"}  # as a training of several processes does
+    with pytest.raises(ValueError, match="KroneckerConv2d has process_group=None only, got 'world'"):
         layer.train()(x)
 
 
@@ -538,7 +543,7 @@ def test_channels_and_pixels_apart_are_for_one_process():
         ("imagenet-resnet18", {"method": "bn", "channels": 1}, "takes pictures of 3 channels, got channels=1"),
     ],
 )
-def test_impossible_networks_fail_before_training(arch, arguments, message):
+def test_build_refuses_impossible_networks(arch, arguments, message):
     with pytest.raises(ValueError, match=message):
         models.build(arch, classes=10, **arguments)
 
@@ -546,18 +551,18 @@ def test_impossible_networks_fail_before_training(arch, arguments, message):
 # Operations -------------------------------------------------------------------------------------------------
 
 
-def test_operations_of_known_networks():
+def test_forward_operations_of_known_networks():
     """In units of 10^9 multiplications with their addition, as torchvision's documentation and simple counting."""
-    assert summary.summary("imagenet-resnet18").plain / 2e9 == pytest.approx(1.814, abs=1e-3)
-    assert summary.summary("imagenet-vgg11").plain / 2e9 == pytest.approx(7.609, abs=1e-3)
-    assert summary.summary("imagenet-densenet121").plain / 2e9 == pytest.approx(2.834, abs=1e-3)
+    assert summary.describe_architecture("imagenet-resnet18").plain / 2e9 == pytest.approx(1.814, abs=1e-3)
+    assert summary.describe_architecture("imagenet-vgg11").plain / 2e9 == pytest.approx(7.609, abs=1e-3)
+    assert summary.describe_architecture("imagenet-densenet121").plain / 2e9 == pytest.approx(2.834, abs=1e-3)
     pairs = [(3, 64, 32), (64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 256, 8)]
     pairs += [(256, 512, 4), (512, 512, 4), (512, 512, 4), *[(512, 512, 2)] * 3]
     by_hand = 2 * (sum(9 * a * b * side**2 for a, b, side in pairs) + 512 * 10)
-    assert summary.summary("vgg16").plain == by_hand
+    assert summary.describe_architecture("vgg16").plain == by_hand
 
 
-def test_operations_of_whitening_by_hand():
+def test_whitening_operations_equal_a_count_by_hand():
     net = summary.on_meta("vgg-small", "nd")
     convolutions = [(3, 32, 32, 15), (32, 64, 16, 5), (64, 128, 8, 5), (128, 128, 8, 5), (128, 128, 4, 5)]
     wanted = 0
@@ -566,16 +571,16 @@ def test_operations_of_whitening_by_hand():
         n = 9 * before // blocks
         wanted += 2 * blocks * rows * n**2 + 3 * steps * 2 * n**3 + 2 * after * blocks * n**2
     wanted += 2 * 128 * 128**2 + 15 * 2 * 128**3 + 2 * 10 * 128**2  # the classifier
-    assert summary.whitening_operations(net, summary.pictures("vgg-small", 128)) == wanted
+    assert operations.whitening_operations(net, summary.pictures("vgg-small", 128)) == wanted
     mlp = summary.on_meta("mlp-relu", "nd")
     blocks = 24 + 4 + 4  # the first layer leaves 16 of its 784 features to be scaled
-    assert summary.whitening_operations(mlp, summary.pictures("mlp-relu", 128)) == (
+    assert operations.whitening_operations(mlp, summary.pictures("mlp-relu", 128)) == (
         2 * 128 * blocks * 32**2 * 2 + 3 * 15 * 2 * 32**3
     )
 
 
-def test_the_list_of_architectures():
-    lines = list(summary.table(["vgg16", "logistic"]))
+def test_list_architectures_names_sizes_and_exceptions():
+    lines = list(summary.list_architectures(["vgg16", "logistic"]))
     assert lines[0].split()[:6] == ["none", "bn", "nd", "nd-first", "bn-frozen", "kronecker"]
     sizes = ["14.72", "14.73", "14.72", "14.73", "14.73", "14.72"]
     assert lines[1].split()[:10] == ["vgg16", *sizes, "14.71", "+0.07", "%"]
@@ -583,7 +588,7 @@ def test_the_list_of_architectures():
     assert lines[2].split()[:3] == ["logistic", "0.03", "0.03"]
     assert all(len(line) < 200 for line in lines)
     with pytest.raises(ValueError, match="unknown architecture 'vgg'; there are vgg-small"):
-        next(summary.table(["vgg"]))
+        next(summary.list_architectures(["vgg"]))
 
 
 # Files ------------------------------------------------------------------------------------------------------
@@ -593,7 +598,7 @@ STORED = [("vgg-small", m) for m in METHODS] + [(a, "nd") for a in ("mobilenetv2
 
 
 @pytest.mark.parametrize(("arch", "method"), [*STORED, ("imagenet-resnet18", "nd")])
-def test_a_stored_network_comes_back(tmp_path, arch, method):
+def test_load_network_returns_what_save_network_wrote(tmp_path, arch, method):
     record = {"arch": arch, "method": method, "width": 1.0, "options": "", "variant": "uniform"}
     if arch in TORCHVISION:
         record |= {"variant": "paper", "options": "block_size=4"}
@@ -603,8 +608,8 @@ def test_a_stored_network_comes_back(tmp_path, arch, method):
         record["width"] = 0.125 if ARCHITECTURES[arch].scalable else 1.0
     net.train()(x)
     file = tmp_path / "n"  # what the file is called is the caller's affair
-    models.save(net, file, json.loads(json.dumps(record)))
-    stored, its_record = models.load(file)
+    models.save_network(net, file, json.loads(json.dumps(record)))
+    stored, its_record = models.load_network(file)
     assert its_record == record
     ours, theirs = net.state_dict(), stored.state_dict()
     assert ours.keys() == theirs.keys()

@@ -21,7 +21,7 @@ def step(model, updates, seed):
 
 
 @needs_muon
-def test_kernels_are_updated_as_matrices():
+def test_muon_updates_kernels_as_matrices():
     """Two steps, so that the momentum counts, against torch's Muon and AdamW on separate parameters."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1, bias=False), nn.Flatten(), nn.Linear(4, 2))
@@ -67,7 +67,7 @@ def conv_and_bias(conv):
 
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize("method", ["bn", "nd", "bn-frozen"])
-def test_every_parameter_is_updated_and_what_is_frozen_is_not(name, method):
+def test_optimizers_update_every_parameter_and_nothing_frozen(name, method):
     model = models.build("vgg-small", method=method, classes=10, width=0.25)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     buffers = {n: b.clone() for n, b in model.named_buffers()}
@@ -77,7 +77,7 @@ def test_every_parameter_is_updated_and_what_is_frozen_is_not(name, method):
     assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers())
 
 
-def test_decay_shrinks_every_weight_by_its_own_factor():
+def test_weight_decay_shrinks_every_weight_by_the_same_factor():
     """An L2 penalty in the gradient would do so under SGD alone."""
     for name in ("sgd", "adamw"):
         layer = nn.Linear(2, 2)
@@ -88,7 +88,7 @@ def test_decay_shrinks_every_weight_by_its_own_factor():
         torch.testing.assert_close(layer.weight.detach(), (1 - 0.1 * 0.5) * before)
 
 
-def test_an_unknown_name_lists_those_there_are():
+def test_unknown_optimizer_lists_the_known():
     with pytest.raises(ValueError, match="must be one of sgd, adamw, muon, got 'adam'"):
         optimizers(nn.Linear(1, 1), "adam", lr=0.1)
 

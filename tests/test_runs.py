@@ -15,7 +15,7 @@ from test_optimizers import needs_muon
 
 from ndlib import __main__, files
 from ndlib.experiments import datasets, ledger, models, runs, training
-from ndlib.experiments.runs import Settings
+from ndlib.experiments.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 
@@ -48,7 +48,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def run(settings, **options):
-    return runs.run(settings, **{"progress": False} | options)
+    return runs.train_once(settings, **{"progress": False} | options)
 
 
 def accuracies(record):
@@ -56,13 +56,13 @@ def accuracies(record):
 
 
 @pytest.mark.parametrize("method", ["bn", "nd"])
-def test_a_run_its_record_and_its_stored_network(tmp_path, method):
+def test_train_once_record_and_stored_network_agree(tmp_path, method):
     options = {"solver": "polar", "block_size": 4} if method == "nd" else {}
     settings = dataclasses.replace(SMALL, method=method, options=options, epochs=2)
     model, record = run(settings, command=["a", "b c"])
     ledger.append(tmp_path / "l.jsonl", record)
     assert ledger.read(tmp_path / "l.jsonl")[0] == record
-    assert settings.find(tmp_path / "l.jsonl") == record
+    assert runs.find_record(settings, tmp_path / "l.jsonl") == record
     assert record["command"] == "a 'b c'"
     assert record["options"] == ("block_size=4 solver=polar" if method == "nd" else "")
     assert record["params"] == sum(p.numel() for p in model.parameters())
@@ -71,8 +71,8 @@ def test_a_run_its_record_and_its_stored_network(tmp_path, method):
     scale = training.normaliser(patches, torch.device("cpu"))
     assert training.accuracy(model, patches.test_images, patches.test_labels, scale) == record["test_last"]
 
-    models.save(model, tmp_path / "net.npz", record)
-    stored, its_record = models.load(tmp_path / "net.npz")
+    models.save_network(model, tmp_path / "net.npz", record)
+    stored, its_record = models.load_network(tmp_path / "net.npz")
     assert its_record == record
     assert not stored.training
     x = patches.test_images.float() / 255
@@ -80,7 +80,7 @@ def test_a_run_its_record_and_its_stored_network(tmp_path, method):
     assert stored.state_dict().keys() == model.state_dict().keys()
 
 
-def test_a_record_holds_the_best_and_the_last_accuracy_and_the_sum_of_the_times(monkeypatch):
+def test_train_once_record_has_best_and_last_accuracy_and_summed_times(monkeypatch):
     curve = [
         {"epoch": n, "loss": 1.0, "train": accuracy, "test": accuracy, "train_seconds": 2.0, "test_seconds": 1.0}
         for n, accuracy in ((1, 10.0), (2, 30.0), (3, 20.0))
@@ -90,19 +90,19 @@ def test_a_record_holds_the_best_and_the_last_accuracy_and_the_sum_of_the_times(
     assert (record["test_best"], record["test_last"], record["train_seconds"]) == (30, 20, 6)
 
 
-def test_the_command_of_a_run_repeats_it(tmp_path, monkeypatch):
+def test_settings_command_repeats_the_run(tmp_path, monkeypatch):
     settings = dataclasses.replace(SMALL, epochs=1, lr=0.05, augment="none")
     monkeypatch.chdir(tmp_path)
     assert __main__.main([*settings.command()[3:], "--ledger", "l.jsonl"]) == 0
     (record,) = ledger.read(tmp_path / "l.jsonl")
     assert accuracies(record) == accuracies(run(settings)[1])
-    assert settings.find(tmp_path / "l.jsonl") == record
+    assert runs.find_record(settings, tmp_path / "l.jsonl") == record
 
 
-def test_a_frozen_first_layer_is_that_of_the_training_images():
+def test_bn_frozen_run_fits_its_whitening_to_the_training_images():
     settings = dataclasses.replace(SMALL, method="bn-frozen", options={}, epochs=1, lr=1e-9)
     model, record = run(settings)
-    images = settings.data()
+    images = runs.select_images(settings)
     mean, std = training.normaliser(images, torch.device("cpu"))
     expected = models.build("vgg-small", method="bn-frozen", classes=10, width=0.25)
     models.fit_whitening(expected, (images.train_images.float() - mean) / std)
@@ -114,15 +114,15 @@ def test_a_frozen_first_layer_is_that_of_the_training_images():
 
 def test_held_out_images_are_training_images_that_were_not_trained_on():
     settings = dataclasses.replace(SMALL, held_out=100, test_images=None)
-    whole, part = datasets.load("photo-patches"), settings.data()
+    whole, part = datasets.load("photo-patches"), runs.select_images(settings)
     assert torch.equal(part.train_images, whole.train_images[:256])
     assert torch.equal(part.test_images, whole.train_images[256:356])
     assert torch.equal(part.test_labels, whole.train_labels[256:356])
     record = run(dataclasses.replace(settings, epochs=1))[1]
     assert (record["split"], record["test_images"]) == ("held-out", 100)
     with pytest.raises(ValueError, match="4950 training images and 100 held out are not among the 5000"):
-        dataclasses.replace(settings, train_images=4950).data()
-    left = dataclasses.replace(settings, train_images=None).data()
+        runs.select_images(dataclasses.replace(settings, train_images=4950))
+    left = runs.select_images(dataclasses.replace(settings, train_images=None))
     assert (len(left.train_images), len(left.test_images)) == (4900, 100)
 
 
@@ -137,7 +137,7 @@ def test_held_out_images_are_training_images_that_were_not_trained_on():
         pytest.param({"optimizer": "muon", "lr": 0.01}, marks=needs_muon),
     ],
 )
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, changes):
+def test_interrupted_run_resumes_to_the_same_curve(tmp_path, monkeypatch, changes):
     settings = dataclasses.replace(SMALL, **changes)
     _, whole = run(settings)
     checkpoint = runs.checkpoint_of(settings, tmp_path / "l.jsonl", resume=False)
@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeyp
     assert list((tmp_path / "cache/checkpoints").iterdir()) == [checkpoint.file]
 
 
-def test_another_run_does_not_go_on_from_a_checkpoint(tmp_path):
+def test_checkpoint_belongs_to_one_run(tmp_path):
     names = {runs.checkpoint_of(s, tmp_path / "l", resume=True).file for s in (SMALL, dataclasses.replace(SMALL, lr=1))}
     assert len(names) == 2
     checkpoint = runs.checkpoint_of(SMALL, tmp_path / "l", resume=True)
@@ -168,12 +168,12 @@ def test_another_run_does_not_go_on_from_a_checkpoint(tmp_path):
     assert runs.checkpoint_of(SMALL, tmp_path / "l", resume=False).load() is None
 
 
-def test_each_ledger_has_checkpoints_of_its_own(tmp_path):
+def test_checkpoint_belongs_to_one_ledger(tmp_path):
     files = {runs.checkpoint_of(SMALL, tmp_path / name, resume=True).file for name in ("a", "b")}
     assert len(files) == 2
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+def test_damaged_checkpoint_is_refused_by_name(tmp_path):
     checkpoint = training.Checkpoint(tmp_path / "c.pt")
     checkpoint.save({"curve": []})
     checkpoint.file.write_bytes(checkpoint.file.read_bytes()[:50])
@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         checkpoint.load()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     checkpoint = training.Checkpoint(tmp_path / "c.pt")
     checkpoint.save({"curve": [1]})
 
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [checkpoint.file]
 
 
-def test_a_killed_sweep_goes_on(tmp_path):
+def test_killed_sweep_continues_to_the_same_ledger(tmp_path):
     """kill -9 in the middle, then the same command: every run once, and the accuracies of an undisturbed sweep."""
     text = SWEEP.replace("epochs = 1", "epochs = 4").replace("[0, 1]", "0")
     (tmp_path / "s.toml").write_text(text)
@@ -217,7 +217,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
 # Sweeps. ---------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_makes_what_the_ledger_does_not_hold(tmp_path, monkeypatch, capsys):
+def test_sweep_makes_the_runs_that_the_ledger_lacks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.toml").write_text(SWEEP)
     assert __main__.main(["sweep", "s.toml", "--list"]) == 0
@@ -234,7 +234,7 @@ def test_a_sweep_makes_what_the_ledger_does_not_hold(tmp_path, monkeypatch, caps
     assert sorted(json.loads(line)["seed"] for line in file.read_text().splitlines()) == [0, 0, 1, 1]
 
 
-def test_a_run_that_diverges_leaves_a_line_and_the_sweep_goes_on(tmp_path, monkeypatch, capsys):
+def test_sweep_continues_after_a_diverging_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.toml").write_text(
         SWEEP.replace("[0, 1]", "0").replace('[[arms]]\nmethod = "bn"', '[[arms]]\nmethod = "none"\nlr = 1e30')
@@ -248,19 +248,19 @@ def test_a_run_that_diverges_leaves_a_line_and_the_sweep_goes_on(tmp_path, monke
     assert not list((tmp_path / "cache/checkpoints").glob("*"))
 
 
-def test_all_images_are_the_number_there_are(tmp_path):
+def test_find_record_takes_all_images_for_their_number(tmp_path):
     whole = Settings("photo-patches", "bn", width=0.25, epochs=1)
     record = run(dataclasses.replace(whole, train_images=64, batch_size=64))[1] | {"batch_size": 128}
     ledger.append(tmp_path / "l.jsonl", record)
-    assert whole.find(tmp_path / "l.jsonl") is None
+    assert runs.find_record(whole, tmp_path / "l.jsonl") is None
     ledger.append(tmp_path / "l.jsonl", record | {"train_images": 5000})
-    assert whole.find(tmp_path / "l.jsonl")["train_images"] == 5000
+    assert runs.find_record(whole, tmp_path / "l.jsonl")["train_images"] == 5000
 
 
 RUN = "[settings]\ndataset = 'photo-patches'\nmethod = 'nd'\n"
 
 
-def test_an_integer_will_do_for_a_number_in_a_sweep(tmp_path):
+def test_read_sweep_takes_an_integer_for_a_number(tmp_path):
     """The ledger, which is strict about it, would refuse the record after the run."""
     (tmp_path / "s.toml").write_text(f"{RUN}lr = [1, 0.5]\noptions = {{ eps = 1e-3, detach_root = true }}")
     one, half = runs.read_sweep(tmp_path / "s.toml")
@@ -288,7 +288,7 @@ def test_an_integer_will_do_for_a_number_in_a_sweep(tmp_path):
         (f"{RUN}options = {{ block_size = 1.5 }}", "s.toml: block_size must be an integer, got '1.5'"),
     ],
 )
-def test_mistakes_in_a_sweep_are_answered_in_a_line(tmp_path, monkeypatch, capsys, text, message):
+def test_sweep_command_answers_a_mistake_in_the_file_with_one_line(tmp_path, monkeypatch, capsys, text, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.toml").write_text(text)
     assert __main__.main(["sweep", "s.toml"]) == 1
@@ -296,7 +296,7 @@ def test_mistakes_in_a_sweep_are_answered_in_a_line(tmp_path, monkeypatch, capsy
     assert [f.name for f in tmp_path.iterdir()] == ["s.toml"]
 
 
-def test_the_sweeps_of_the_project():
+def test_project_sweeps_can_be_read_and_were_run_whole():
     """They can be read, and what they found is what the ledgers hold: a sweep was run whole or not at all."""
     sweeps = sorted(files.path("sweeps").glob("*.toml"))
     assert len(sweeps) > 3
@@ -304,7 +304,7 @@ def test_the_sweeps_of_the_project():
         settings = runs.read_sweep(file)
         held = files.path("results") / f"{file.stem}.jsonl"
         if held.exists():
-            found = [s.find(held) for s in settings]
+            found = [runs.find_record(s, held) for s in settings]
             assert all(found), f"{file.name}: {found.count(None)} of {len(found)} runs were not made"
             assert len(ledger.read(held)) == len(found)
 
@@ -317,7 +317,7 @@ def trained(tmp_path):
     """A file with a BN network that has learnt a little, and the settings of its run."""
     settings = dataclasses.replace(SMALL, method="bn", options={}, epochs=2)
     model, record = run(settings)
-    models.save(model, tmp_path / "bn.npz", record)
+    models.save_network(model, tmp_path / "bn.npz", record)
     return tmp_path / "bn.npz", settings
 
 
@@ -336,11 +336,11 @@ def outputs(model, dataset):
         ({"method": "nd", "variant": "uniform", "keep": "weights"}, False),
     ],
 )
-def test_a_run_begins_with_a_trained_network(trained, changes, same):
+def test_initial_network_takes_over_a_trained_start(trained, changes, same):
     file, settings = trained
-    settings, dataset = dataclasses.replace(settings, start=str(file), seed=5, **changes), settings.data()
-    stored = models.load(file)[0]
-    begun = runs.network(settings, dataset)
+    settings, dataset = dataclasses.replace(settings, start=str(file), seed=5, **changes), runs.select_images(settings)
+    stored = models.load_network(file)[0]
+    begun = runs.initial_network(settings, dataset)
     assert begun.training
     wanted, got = outputs(stored, dataset), outputs(begun, dataset)
     assert bool(torch.allclose(got, wanted, rtol=1e-3, atol=1e-4)) is same
@@ -350,12 +350,12 @@ def test_a_run_begins_with_a_trained_network(trained, changes, same):
     ledger.validate(record)
 
 
-def test_a_start_on_another_data_set_gets_a_new_classifier(trained):
+def test_start_on_another_data_set_gets_a_new_classifier(trained):
     file, settings = trained
-    dataset = settings.data()
+    dataset = runs.select_images(settings)
     fewer = dataclasses.replace(dataset, classes=dataset.classes[:7])
     settings = dataclasses.replace(settings, start=str(file), dataset="another")
-    begun, stored = runs.network(settings, fewer), models.load(file)[0]
+    begun, stored = runs.initial_network(settings, fewer), models.load_network(file)[0]
     assert begun.classifier.weight.shape[0] == 7
     kept = [torch.equal(a, b) for a, b in zip(begun.features.parameters(), stored.features.parameters(), strict=True)]
     assert all(kept)
@@ -371,7 +371,7 @@ def test_a_start_on_another_data_set_gets_a_new_classifier(trained):
         ({"method": "nd", "variant": "uniform", "keep": "all"}, "unknown thing to keep 'all'; there are function, wei"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused(trained, changes, message):
+def test_start_of_another_architecture_or_form_is_refused(trained, changes, message):
     file, settings = trained
     settings = dataclasses.replace(settings, **{"start": str(file)} | changes)
     with pytest.raises(ValueError, match=message):
@@ -379,7 +379,7 @@ def test_a_start_that_does_not_fit_is_refused(trained, changes, message):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves half an archive open
-def test_a_start_that_is_no_weights_file_is_refused(tmp_path):
+def test_start_that_is_no_weights_file_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "README.md").write_text("# Nothing")
@@ -390,21 +390,21 @@ def test_a_start_that_is_no_weights_file_is_refused(tmp_path):
         with pytest.raises(
             ValueError, match=f"{name} is no weights file of ndlib, such as train --save-weights writes"
         ):
-            runs.network(settings, settings.data())
+            runs.initial_network(settings, runs.select_images(settings))
 
 
-def test_a_start_with_normalisation_that_stays_is_refused(tmp_path):
+def test_start_with_norms_that_cannot_be_fused_is_refused(tmp_path):
     changes = {"arch": "preact18", "method": "bn", "options": {}, "width": 0.125, "epochs": 1}
     settings = dataclasses.replace(SMALL, **changes)
     model, record = run(settings)
-    models.save(model, tmp_path / "bn.npz", record)
+    models.save_network(model, tmp_path / "bn.npz", record)
     nd = dataclasses.replace(settings, method="nd", variant="uniform", start=str(tmp_path / "bn.npz"))
     with pytest.raises(ValueError, match="to keep its function, has other layers than the deconvolved preact18"):
         run(nd)
-    runs.network(dataclasses.replace(nd, keep="weights"), nd.data())
+    runs.initial_network(dataclasses.replace(nd, keep="weights"), runs.select_images(nd))
 
 
-def test_a_start_that_is_not_there_is_named():
+def test_missing_start_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"the project carries no file 'weights/other.npz'; it has .*vgg-small"):
         run(dataclasses.replace(SMALL, start="weights/other.npz"))
 
@@ -412,7 +412,7 @@ def test_a_start_that_is_not_there_is_named():
 # Precision and processes. ----------------------------------------------------------------------------------
 
 
-def test_half_precision_is_used_and_recorded(monkeypatch):
+def test_bfloat16_precision_is_used_and_recorded(monkeypatch):
     seen = set()
     forward = torch.nn.functional.conv2d
 
@@ -429,7 +429,7 @@ def test_half_precision_is_used_and_recorded(monkeypatch):
         run(dataclasses.replace(SMALL, precision="half"))
 
 
-def test_two_processes_make_the_run_of_one(tmp_path):
+def test_two_processes_make_the_same_run_as_one(tmp_path):
     settings = dataclasses.replace(SMALL, epochs=2)
     words = [*settings.command()[3:], "--ledger", "l.jsonl"]
     torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -15,9 +15,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import ndlib
 from ndlib import __main__
-from ndlib.experiments import segmentation
-from ndlib.experiments.datasets import DatasetError
-from ndlib.experiments.segmentation import IGNORED, Arrays, confusion_matrix, mean_iou
+from ndlib.experiments import iou, segmentation, segmentation_data
+from ndlib.experiments.iou import IGNORED, confusion_matrix, mean_iou
+from ndlib.experiments.segmentation_data import Arrays
+from ndlib.files import DatasetError
 
 OFFICIAL = os.environ.get("NDLIB_OFFICIAL")
 few_rows = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
@@ -45,11 +46,11 @@ def test_confusion_matrix_is_a_count_of_pixels():
     assert not torch.equal(counted, counted.T)
 
 
-def test_rows_are_the_truth_and_columns_the_prediction():
+def test_confusion_matrix_has_truth_in_rows_and_prediction_in_columns():
     assert confusion_matrix(torch.tensor([1, 1, 0]), torch.tensor([0, 1, IGNORED]), 2).tolist() == [[0, 1], [0, 1]]
 
 
-def test_a_prediction_on_ignored_pixels_never_counts():
+def test_confusion_matrix_leaves_out_ignored_pixels():
     target = torch.tensor([[0, 1, IGNORED], [IGNORED, 1, 0]])
     first, second = target.clone(), target.clone()
     first[target == IGNORED] = 0
@@ -58,27 +59,27 @@ def test_a_prediction_on_ignored_pixels_never_counts():
     assert mean_iou(confusion_matrix(first, target, 2)) == 1
 
 
-def test_iou_of_a_case_counted_by_hand():
+def test_iou_equals_a_count_by_hand():
     confusion = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]])  # the third class is nowhere
-    iou = segmentation.class_iou(confusion)
-    assert iou[:2].tolist() == pytest.approx([3 / 6, 4 / 7])
-    assert math.isnan(iou[2])
+    each = iou.class_iou(confusion)
+    assert each[:2].tolist() == pytest.approx([3 / 6, 4 / 7])
+    assert math.isnan(each[2])
     assert mean_iou(confusion) == pytest.approx((3 / 6 + 4 / 7) / 2)
     assert mean_iou(confusion, absent=0.0) == pytest.approx((3 / 6 + 4 / 7) / 3)
-    assert segmentation.scores_all(confusion) == {"miou": pytest.approx(100 * (3 / 6 + 4 / 7) / 2)}
-    assert segmentation.scores_19(confusion) == {"miou_19": pytest.approx(100 * (3 / 6 + 4 / 7) / 2)}
+    assert iou.scores_all(confusion) == {"miou": pytest.approx(100 * (3 / 6 + 4 / 7) / 2)}
+    assert iou.scores_19(confusion) == {"miou_19": pytest.approx(100 * (3 / 6 + 4 / 7) / 2)}
 
 
-def test_a_class_that_is_only_predicted_counts_as_zero():
+def test_mean_iou_counts_a_class_that_is_only_predicted_as_zero():
     assert mean_iou(torch.tensor([[1, 1], [0, 0]])) == pytest.approx((1 / 2 + 0) / 2)
 
 
-def test_a_perfect_prediction_scores_less_than_100_over_21_classes():
-    both = segmentation.scores_21(torch.diag(torch.tensor([5] * 20 + [0])))
+def test_scores_21_of_a_perfect_prediction_are_below_100():
+    both = iou.scores_21(torch.diag(torch.tensor([5] * 20 + [0])))
     assert both == {"miou_19": pytest.approx(100), "miou_21": pytest.approx(100 * 20 / 21)}
 
 
-def test_void_counts_in_one_score_and_not_in_the_other():
+def test_scores_21_count_void_in_miou_21_only():
     # Truth: 4 pixels void, 4 road (class 1), 8 pavement (class 2).
     confusion = torch.zeros(21, 21, dtype=torch.long)
     confusion[0, 1] = 4  # void called road: a mistake among 21, nothing among 19
@@ -86,10 +87,10 @@ def test_void_counts_in_one_score_and_not_in_the_other():
     confusion[1, 0] = 1  # road called void: a miss in both
     confusion[2, 2] = 6
     confusion[2, 20] = 2  # the class that never occurs, predicted
-    both = segmentation.scores_21(confusion)
+    both = iou.scores_21(confusion)
     assert both["miou_19"] == pytest.approx(100 * (3 / 4 + 6 / 8) / 2)
     assert both["miou_21"] == pytest.approx(100 * (0 / 5 + 3 / 8 + 6 / 8 + 0 / 2) / 21)
-    assert segmentation.standard_iou(confusion)[:2].tolist() == pytest.approx([3 / 4, 6 / 8])
+    assert iou.standard_iou(confusion)[:2].tolist() == pytest.approx([3 / 4, 6 / 8])
 
 
 def official(name):
@@ -101,7 +102,7 @@ def official(name):
     return module
 
 
-def test_the_score_of_21_classes_is_that_of_the_authors_code():
+def test_scores_21_equal_those_of_the_authors_code():
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(20, (4, 40, 50), generator=generator)
     target[:, 30:] = IGNORED  # as padding is
@@ -111,15 +112,15 @@ def test_the_score_of_21_classes_is_that_of_the_authors_code():
     theirs.update(target.flatten(), predicted.flatten())
     ours = confusion_matrix(predicted, target, 21)
     assert torch.equal(ours, theirs.mat)
-    assert segmentation.scores_21(ours)["miou_21"] == pytest.approx(100 * theirs.compute()[2].mean().item(), rel=1e-5)
+    assert iou.scores_21(ours)["miou_21"] == pytest.approx(100 * theirs.compute()[2].mean().item(), rel=1e-5)
 
 
-def test_the_21_classes_are_those_of_the_authors_code():
+def test_cityscapes_classes_equal_those_of_the_authors_code():
     theirs = official("datasets/cityscapes.py")
     ids = np.array([[*range(34), 255]], np.uint8)
     table = theirs.Cityscapes
     mapped = np.array(theirs.remap(ids, table.full_classes[:-1], table.new_classes[:-1]))
-    assert segmentation.cityscapes_classes(21)[ids].tolist() == mapped.tolist()
+    assert segmentation_data.cityscapes_classes(21)[ids].tolist() == mapped.tolist()
 
 
 # Pictures --------------------------------------------------------------------------------------------------
@@ -179,24 +180,24 @@ def test_cityscapes_has_the_standard_classes_or_those_of_the_authors(street):
     values = {7: (0, 1), 8: (1, 2), 11: (2, 3), 26: (13, 14), 31: (16, 17), 33: (18, 19)}
     values |= dict.fromkeys((0, 1, 4, 9, 10, 14, 18, 29, 30, 255), (IGNORED, 0))
     for column, classes in enumerate((19, 21)):
-        table = segmentation.cityscapes_classes(classes)
+        table = segmentation_data.cityscapes_classes(classes)
         assert {value: table[value] for value in values} == {value: pair[column] for value, pair in values.items()}
         known = np.unique(table[[*range(34), 255]])
         assert known.tolist() == ([*range(19), IGNORED] if classes == 19 else list(range(20)))
 
-        data = segmentation.cityscapes(street, "train", classes=classes, base_size=48)
+        data = segmentation_data.cityscapes(street, "train", classes=classes, base_size=48)
         assert (len(data), data.classes) == (6, classes)
         assert [file.name[:6] for file, _ in data.files] == ["aachen"] * 4 + ["bochum"] * 2
         x, y = data.item(5)
         with Image.open(data.files[5][1]) as stored:
             raw = np.asarray(stored)
         assert y.tolist() == table[raw].tolist()  # already of the base size
-        mean, std = (torch.tensor(v)[:, None, None] for v in (segmentation.MEAN, segmentation.STD))
+        mean, std = (torch.tensor(v)[:, None, None] for v in (segmentation_data.MEAN, segmentation_data.STD))
         torch.testing.assert_close(x * std + mean, torch.from_numpy(raw * GREY / 255).float().expand(3, -1, -1))
 
 
 def test_pets_have_three_classes(animals):
-    data = segmentation.pets(animals, "trainval", base_size=30)
+    data = segmentation_data.pets(animals, "trainval", base_size=30)
     assert (len(data), data.classes) == (4, 3)
     x, y = data.item(3)
     assert x.shape == (3, 30, 31) and y.shape == (30, 31)  # of 63x67
@@ -204,7 +205,7 @@ def test_pets_have_three_classes(animals):
 
 
 def test_training_pictures_are_augmented_together_with_their_labels(street):
-    data = segmentation.cityscapes(street, "train", classes=21, base_size=52)
+    data = segmentation_data.cityscapes(street, "train", classes=21, base_size=52)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     seen, padded = [], 0
@@ -213,12 +214,12 @@ def test_training_pictures_are_augmented_together_with_their_labels(street):
         again = data.item(0, torch.Generator().manual_seed(seed))
         assert torch.equal(x, again[0]) and torch.equal(y, again[1])
         assert x.shape == (3, 48, 48) and y.shape == (48, 48)
-        grey = (x[0] * segmentation.STD[0] + segmentation.MEAN[0]) * 255
+        grey = (x[0] * segmentation_data.STD[0] + segmentation_data.MEAN[0]) * 255
         assert grey[y == IGNORED].abs().max() < 1e-3 if (y == IGNORED).any() else True
         padded += bool((y == IGNORED).any())
         # Far from the edges between rectangles a picture still says what its labels are.
         values = torch.tensor([1, 7, 11, 21, 26, 33])
-        painted = torch.from_numpy(segmentation.cityscapes_classes(21)[values]).long()
+        painted = torch.from_numpy(segmentation_data.cityscapes_classes(21)[values]).long()
         nearest = painted[(grey[..., None] - values * GREY).abs().argmin(-1)]
         assert (nearest == y)[y != IGNORED].float().mean() > 0.85
         seen.append(y)
@@ -232,7 +233,7 @@ def test_a_training_picture_is_flipped_and_a_test_picture_is_not(tmp_path):
     files = [(tmp_path / "x.png", tmp_path / "y.png")]
     for file in files[0]:
         write(file, ramp)
-    data = segmentation.Pictures(files, np.arange(256, dtype=np.uint8), 64, 64, segmentation.scores_all)
+    data = segmentation_data.Pictures(files, np.arange(256, dtype=np.uint8), 64, 64, iou.scores_all)
     slopes = []
     for n in range(40):
         y = data.item(0, torch.Generator().manual_seed(n))[1][0]
@@ -248,7 +249,7 @@ def test_training_pictures_are_enlarged_by_chance_and_cut_at_several_places():
     fewest, first = 200, set()
     for n in range(60):
         generator = torch.Generator().manual_seed(n)
-        columns = segmentation.prepare(ramp.convert("RGB"), ramp, 52, generator)[1][0]
+        columns = segmentation_data.prepare(ramp.convert("RGB"), ramp, 52, generator)[1][0]
         columns = columns[columns != IGNORED]
         first.add(int(min(columns[0], columns[-1])))  # it may be flipped
         fewest = min(fewest, int(columns.max() - columns.min()))
@@ -263,14 +264,14 @@ def test_arrays_are_flipped_by_chance():
 
 
 @pytest.mark.parametrize(("base", "crop"), [(520, 480), (260, 240), (64, 59), (2, 1)])
-def test_crops_are_in_the_published_proportion(base, crop):
-    assert segmentation.crop_size(base) == crop == int(480 * base / 520)
+def test_crop_size_has_the_published_proportion(base, crop):
+    assert segmentation_data.crop_size(base) == crop == int(480 * base / 520)
 
 
 # Training --------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_cross_entropy_over_the_pixels_that_count_and_half_the_auxiliary_one():
+def test_loss_of_adds_half_the_auxiliary_loss_over_pixels_that_count():
     generator = torch.Generator().manual_seed(0)
     out, aux = torch.randn(2, 2, 4, 5, 5, generator=generator)
     labels = torch.randint(4, (2, 5, 5), generator=generator)
@@ -321,7 +322,7 @@ def small(method):
 
 
 @pytest.mark.parametrize("method", ["bn", "nd"])
-def test_a_small_network_learns_and_a_seed_repeats_it(method):
+def test_fit_segmentation_learns_and_repeats_with_the_same_seed(method):
     train, test = colours(24, 0), colours(8, 1)
     settings = {"epochs": 4, "lr": 0.1, "batch_size": 4, "test_batch_size": 8}
     model, reported = small(method), []
@@ -341,7 +342,7 @@ def test_a_small_network_learns_and_a_seed_repeats_it(method):
     assert numbers(again) == numbers(curve) != numbers(other)
 
 
-def test_the_auxiliary_head_is_trained():
+def test_fit_segmentation_trains_the_auxiliary_head():
     torch.manual_seed(0)
     model = TwoHeads(3)
     before = model.aux.weight.detach().clone()
@@ -349,7 +350,7 @@ def test_the_auxiliary_head_is_trained():
     assert (model.aux.weight - before).norm() > 1e-3
 
 
-def test_the_learning_rate_falls_by_the_power_of_nine_tenths_at_every_step():
+def test_segmentation_learning_rate_falls_by_the_power_of_nine_tenths():
     rates = []
     handle = register_optimizer_step_pre_hook(
         lambda optimizer, *_: rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
@@ -363,7 +364,7 @@ def test_the_learning_rate_falls_by_the_power_of_nine_tenths_at_every_step():
     assert rates == [(pytest.approx(0.2 * (1 - step / 10) ** 0.9), 0.9) for step in range(10)]  # the 11th is left out
 
 
-def test_weight_decay_reaches_the_optimiser():
+def test_segmentation_weight_decay_reaches_the_optimiser():
     seen = set()
     handle = register_optimizer_step_pre_hook(
         lambda optimizer, *_: seen.update(group["weight_decay"] for group in optimizer.param_groups)
@@ -378,7 +379,7 @@ def test_weight_decay_reaches_the_optimiser():
 
 @few_rows
 @pytest.mark.parametrize(("dataset", "method"), [("cityscapes", "nd"), ("pets", "bn")])
-def test_deeplabv3_is_trained_from_the_command_line(request, monkeypatch, capsys, dataset, method):
+def test_segment_command_trains_deeplabv3(request, monkeypatch, capsys, dataset, method):
     folder = request.getfixturevalue({"cityscapes": "street", "pets": "animals"}[dataset])
     monkeypatch.chdir(folder)
     command = f"segment --data . --dataset {dataset} --method {method} --classes 21 --base-size 36 --epochs 1"
@@ -412,7 +413,7 @@ def test_deeplabv3_is_trained_from_the_command_line(request, monkeypatch, capsys
         ("--base-size 30", "deeplabv3 needs pictures of at least 32 pixels a side, got size=27"),
     ],
 )
-def test_mistakes_are_answered_in_a_line(street, monkeypatch, capsys, change, message):
+def test_segment_command_answers_a_mistake_with_one_line(street, monkeypatch, capsys, change, message):
     monkeypatch.chdir(street)
     command = "segment --data . --dataset cityscapes --method bn --base-size 40 --epochs 1 --batch-size 2"
     assert __main__.main([*command.split(), *change.split()]) == 1
@@ -421,10 +422,10 @@ def test_mistakes_are_answered_in_a_line(street, monkeypatch, capsys, change, me
     assert not (street / "data").exists()
 
 
-def test_a_folder_that_is_not_as_it_should_be_is_refused(street):
+def test_cityscapes_refuses_damaged_label_maps_and_missing_files(street):
     with pytest.raises(ValueError, match="19 classes, or 21 as the authors count, got 20"):
-        segmentation.cityscapes(street, "train", classes=20)
-    data = segmentation.cityscapes(street, "val", base_size=48)
+        segmentation_data.cityscapes(street, "train", classes=20)
+    data = segmentation_data.cityscapes(street, "val", base_size=48)
     for pixels, message in (
         (np.full((48, 96), 40, np.uint8), "holds the value 40, which means nothing; is it the right file"),
         (np.zeros((48, 96, 3), np.uint8), "does not hold one byte for each pixel of"),
@@ -435,27 +436,27 @@ def test_a_folder_that_is_not_as_it_should_be_is_refused(street):
             data.item(0)
     data.files[0][1].unlink()
     with pytest.raises(DatasetError, match=f"1 files are missing, the first is .*{data.files[0][1].name}"):
-        segmentation.cityscapes(street, "val")
+        segmentation_data.cityscapes(street, "val")
     for file in (street / "leftImg8bit" / "val").rglob("*.png"):
         file.unlink()
     with pytest.raises(DatasetError, match="there is no picture in them; were the archives unpacked"):
-        segmentation.cityscapes(street, "val")
+        segmentation_data.cityscapes(street, "val")
 
 
-def test_a_diverging_run_says_so():
+def test_fit_segmentation_raises_when_the_loss_diverges():
     with pytest.raises(FloatingPointError, match="not finite in epoch 1"):
         segmentation.fit_segmentation(
             small("bn"), colours(8, 0), colours(4, 1), epochs=1, seed=0, lr=1e30, batch_size=4
         )
 
 
-def test_a_set_without_test_pictures_is_refused():
+def test_fit_segmentation_refuses_a_set_without_test_pictures():
     nothing = Arrays(torch.zeros(0, 3, 4, 4), torch.zeros(0, 4, 4).long(), 3)
     with pytest.raises(ValueError, match="no picture to test on"):
         segmentation.fit_segmentation(small("bn"), colours(8, 0), nothing, epochs=1, seed=0)
 
 
-def test_values_that_are_no_class_are_refused():
+def test_confusion_matrix_refuses_values_that_are_no_class():
     with pytest.raises(ValueError, match="the labels hold a class outside 0 to 2"):
         confusion_matrix(torch.tensor([0]), torch.tensor([3]), 3)
     with pytest.raises(ValueError, match="the prediction hold a class outside 0 to 2"):

@@ -11,6 +11,7 @@ from torch import nn
 from ndlib import files
 from ndlib.experiments import datasets, ledger, models, training
 from ndlib.experiments.datasets import Dataset
+from ndlib.experiments.settings import Hyperparameters
 from ndlib.layers import DeconvLinear, Deconvolution
 
 
@@ -33,12 +34,15 @@ def small_network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 
 
+ONE_EPOCH = Hyperparameters(epochs=1, batch_size=32)
+
+
 def fit(dataset, **options):
-    options = {"epochs": 2, "seed": 0, "batch_size": 32, "progress": False} | options
-    return training.fit(small_network(), dataset, **options)
+    chosen = Hyperparameters(**{"epochs": 2, "batch_size": 32} | options)
+    return training.fit(small_network(), dataset, chosen, progress=False)
 
 
-def test_test_accuracy_is_measured_on_the_test_images():
+def test_fit_measures_test_accuracy_on_the_test_images():
     """With all test labels wrong, a network that has learnt is right in training and wrong in the test."""
     honest, inverted = fit(coloured()), fit(coloured(wrong_test_labels=True))
     assert honest[-1]["train"] > 90
@@ -47,7 +51,7 @@ def test_test_accuracy_is_measured_on_the_test_images():
     assert inverted[-1]["test"] == pytest.approx(100 - honest[-1]["test"])
 
 
-def test_training_accuracy_is_that_of_the_training_images():
+def test_fit_measures_training_accuracy_on_the_training_images():
     class AlwaysBlue(nn.Module):
         def __init__(self):
             super().__init__()
@@ -57,13 +61,13 @@ def test_training_accuracy_is_that_of_the_training_images():
             return torch.tensor([0.0, 1.0]).expand(len(x), 2) + 0 * self.unused
 
     dataset = coloured()
-    (epoch,) = training.fit(AlwaysBlue(), dataset, epochs=1, seed=0, batch_size=32, progress=False)
+    (epoch,) = training.fit(AlwaysBlue(), dataset, ONE_EPOCH, progress=False)
     assert epoch["train"] == pytest.approx(100 * dataset.train_labels.float().mean().item())
     assert epoch["test"] == pytest.approx(100 * dataset.test_labels.float().mean().item())
     assert epoch["train"] != epoch["test"]
 
 
-def test_the_loss_reported_is_the_mean_over_the_images():
+def test_fit_reports_the_mean_loss_over_the_images():
     """A network that says the same of both classes has the loss log 2, whatever the labels are."""
 
     class Undecided(nn.Module):
@@ -74,16 +78,16 @@ def test_the_loss_reported_is_the_mean_over_the_images():
         def forward(self, x):
             return torch.zeros(len(x), 2) + 0 * self.unused
 
-    (epoch,) = training.fit(Undecided(), coloured(), epochs=1, seed=0, batch_size=32, progress=False)
+    (epoch,) = training.fit(Undecided(), coloured(), ONE_EPOCH, progress=False)
     assert epoch["loss"] == pytest.approx(math.log(2))
 
 
-def test_a_seed_repeats_a_run_and_another_does_not():
+def test_fit_repeats_with_the_same_seed_only():
     losses = [[e["loss"] for e in fit(coloured(), seed=seed)] for seed in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_the_learning_rate_falls_to_zero_along_a_cosine(monkeypatch):
+def test_learning_rate_falls_to_zero_along_a_cosine(monkeypatch):
     rates = []
     step = torch.optim.SGD.step
 
@@ -111,17 +115,17 @@ def test_momentum_and_weight_decay_reach_the_optimiser(monkeypatch):
     assert seen == {(0.7, 0.02)}
 
 
-def test_an_epoch_trains_in_training_mode_again_after_an_evaluation():
+def test_fit_returns_to_training_mode_after_each_evaluation():
     network, modes = small_network(), []
     network.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    training.fit(network, coloured(64, 50), epochs=2, seed=0, batch_size=32, progress=False)
+    training.fit(network, coloured(64, 50), Hyperparameters(epochs=2, batch_size=32), progress=False)
     assert modes == [True, True, False] * 2
 
 
-def test_an_incomplete_last_batch_is_left_out():
+def test_fit_leaves_out_the_incomplete_last_batch():
     network, sizes = small_network(), []
     network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])) if module.training else None)
-    training.fit(network, coloured(70), epochs=1, seed=0, batch_size=32, progress=False)
+    training.fit(network, coloured(70), ONE_EPOCH, progress=False)
     assert sizes == [32, 32]
 
 
@@ -175,7 +179,7 @@ def test_crop_and_flip_moves_whole_images():
     assert all(len(s) == 18 for s in seen)
 
 
-def test_without_augmentation_images_stay_as_they_are():
+def test_augmentation_none_leaves_images_alone():
     images = torch.rand(8, 3, 8, 8)
     assert torch.equal(training.AUGMENTATIONS["none"](images, torch.Generator()), images)
 
@@ -206,7 +210,7 @@ def test_squared_error_is_half_the_squared_distance():
     assert training.squared_error(logits, torch.tensor([0, 1])).item() == pytest.approx((4 + 1) / 2 / 2)
 
 
-def test_the_loss_called_squared_error_is_that_one():
+def test_loss_table_has_squared_error_under_its_name():
     logits = torch.tensor([[1.0, 0.0, 2.0]])
     assert training.LOSSES["squared-error"](logits, torch.tensor([0])).item() == pytest.approx(4 / 2)
 
@@ -220,17 +224,17 @@ def test_the_loss_called_squared_error_is_that_one():
         ({"batch_size": 257}, "batch_size must lie between 1 and the number of training images, 256, got 257"),
     ],
 )
-def test_impossible_settings_fail_before_training(options, message):
+def test_fit_refuses_impossible_hyperparameters(options, message):
     with pytest.raises(ValueError, match=message):
         fit(coloured(), **options)
 
 
-def test_a_diverging_run_says_so():
+def test_fit_raises_when_the_loss_diverges():
     with pytest.raises(FloatingPointError, match="not finite in epoch 1; try a learning rate below 1e"):
         fit(coloured(), lr=1e30)
 
 
-def test_a_layer_that_met_bad_values_is_named():
+def test_fit_names_the_layer_that_met_bad_values():
     """On a GPU the layer only sets a flag, which is looked at once an epoch; here the flag is set by hand."""
 
     class Flagged(nn.Module):
@@ -243,10 +247,10 @@ def test_a_layer_that_met_bad_values_is_named():
             return self.network(x)
 
     with pytest.raises(FloatingPointError, match=r"^layer: "):
-        training.fit(Flagged(), coloured(), epochs=1, seed=0, batch_size=32, progress=False)
+        training.fit(Flagged(), coloured(), ONE_EPOCH, progress=False)
 
 
-def test_networks_and_their_normalisation():
+def test_build_gives_vgg_small_its_normalisation_by_method():
     networks = {m: models.build("vgg-small", method=m, classes=10, width=0.25) for m in ("none", "bn", "nd")}
     kinds = {m: [type(layer).__name__ for layer in n.modules()] for m, n in networks.items()}
     assert kinds["none"].count("Conv2d") == kinds["bn"].count("Conv2d") == kinds["nd"].count("DeconvConv2d") == 5
@@ -271,10 +275,10 @@ def test_networks_and_their_normalisation():
 
 
 @pytest.mark.parametrize("method", ["bn", "nd"])
-def test_the_networks_that_the_project_carries(method):
+def test_carried_weights_load_and_match_their_ledger_record(method):
     file = files.path(f"weights/vgg-small-{method}.npz")
     assert file.stat().st_size < 1_000_000
-    model, record = models.load(file)
+    model, record = models.load_network(file)
     assert record["method"] == method
     assert record in ledger.read(*files.path("results").glob("*.jsonl"))
     folder = Path(os.environ.get("NDLIB_DATA", "nowhere"))

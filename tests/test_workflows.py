@@ -21,12 +21,12 @@ def steps(file):
     return [step for job in jobs(file).values() for step in job["steps"]]
 
 
-def test_there_are_workflows():
+def test_workflows_are_book_and_weekly():
     assert [file.name for file in WORKFLOWS] == ["book.yml", "weekly.yml"]
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda f: f.name)
-def test_rights_are_the_least(file):
+def test_workflow_rights_are_the_least(file):
     assert yaml.safe_load(file.read_text())["permissions"] == {"contents": "read"}
     more = {name: job["permissions"] for name, job in jobs(file).items() if "permissions" in job}
     assert more == ({"publish": {"contents": "write"}} if file.name == "book.yml" else {})
@@ -38,7 +38,7 @@ def test_rights_are_the_least(file):
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda f: f.name)
-def test_actions_are_pinned_to_commits(file):
+def test_workflow_actions_are_pinned_to_commits(file):
     used = re.findall(r"uses: (.*)", file.read_text())
     assert used
     for action in used:
@@ -46,7 +46,7 @@ def test_actions_are_pinned_to_commits(file):
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda f: f.name)
-def test_commands_exist(file):
+def test_workflow_commands_are_targets_of_make(file):
     called = [word for step in steps(file) for word in re.findall(r"\bmake ([\w-]+)", step.get("run", ""))]
     assert called and set(called) <= TARGETS
 
@@ -87,7 +87,7 @@ def clone(tmp_path):
     return folder
 
 
-def test_publishing(clone, tmp_path):
+def test_publish_script_replaces_gh_pages(clone, tmp_path):
     html, remote = clone / "_build/html", tmp_path / "remote.git"
     assert subprocess.run([clone / ".ci/publish"], capture_output=True).returncode == 1  # nothing has been built
     (html / "_static").mkdir(parents=True)

@@ -21,6 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from ndlib.experiments import benchmark, ledger, runs
+from ndlib.experiments.settings import Settings
 
 
 def duration(seconds: float) -> str:
@@ -46,14 +47,14 @@ def readers(book: Book, file: str) -> list[str]:
     return [page for page, text in book.sources.items() if re.search(rf'"(?:results/)?{re.escape(file)}"', text)]
 
 
-def images(settings: runs.Settings) -> str:
+def images(settings: Settings) -> str:
     """How many images a run of a sweep trains on, and the set."""
     number = "all" if settings.train_images is None else f"{settings.train_images:,}"
     return f"{ledger.display_name(settings.dataset)} ({number})"
 
 
-def recorded(settings: runs.Settings, records: list[ledger.Record]) -> bool:
-    """As ``Settings.find``, but without the data set, which a build need not have."""
+def recorded(settings: Settings, records: list[ledger.Record]) -> bool:
+    """As ``runs.find_record``, but without the data set, which a build need not have."""
     known = {key: value for key, value in settings.configuration().items() if value is not None}
     return bool(ledger.select(records, **known))
 

@@ -58,10 +58,10 @@ def polar_coefficients(n_iter: int, smallest: float = POLAR_SMALLEST) -> Coeffic
         smallest: lower end of the interval, relative to the upper one.
 
     >>> x = 0.01
-    >>> for a, b in polar_coefficients(8):
+    >>> for a, b in polar_coefficients(12):
     ...     x = a * x - b * x**3
-    >>> abs(x - 1) < 1e-3
-    True
+    >>> round(x, 3)
+    1.0
 
     Source: Grishina, Smirnov and Rakhuba, Accelerating Newton-Schulz Iteration for Orthogonalization via
     Chebyshev-type Polynomials (arXiv 2506.10935), where the interval is that of the singular values.

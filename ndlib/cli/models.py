@@ -11,11 +11,31 @@ from typing import Any
 from ..experiments.models import ARCHITECTURES, summary
 from ..experiments.models.blocks import VARIANTS
 
+__all__ = ["add_arguments", "run"]
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archs", nargs="*", metavar="ARCH", help=f"of {', '.join(ARCHITECTURES)} (default: all)")
-    parser.add_argument("--variant", choices=VARIANTS, default="paper", help="where deconvolution stands")
+    """Add the arguments of the command.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_arguments(parser)
+    >>> parser.parse_args(["vgg16"]).archs
+    ['vgg16']
+    """
+    parser.add_argument("archs", nargs="*", metavar="ARCH", help=f"one of {', '.join(ARCHITECTURES)} (default: all)")
+    parser.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        default="paper",
+        help="which layers are deconvolved: those of the authors' code, or all",
+    )
 
 
 def run(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
-    yield from summary.table(**chosen)
+    """List the architectures, a line each.
+
+    >>> lines = list(run({"archs": ["vgg-small"], "variant": "paper"}, []))
+    >>> lines[1].split()[0]
+    'vgg-small'
+    """
+    yield from summary.list_architectures(**chosen)

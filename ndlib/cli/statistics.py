@@ -1,5 +1,5 @@
-"""Autocovariances, for lags up to 14 pixels, of all pictures below a folder, into a file; and their deconvolution
-kernel in numbers. Interrupted, the same command goes on where it stopped.
+"""Measure the autocovariances of all pictures below a folder, for lags up to 14 pixels, write them into a file, and
+print their deconvolution kernel in numbers. After an interruption the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -12,21 +12,47 @@ from typing import Any
 from ..pictures import fits, folders, statistics_files
 from ._common import refuse_unwritable
 
+__all__ = ["add_arguments", "run"]
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_arguments(parser)
+    >>> parser.parse_args("pictures --out all.npz --sizes 64 128".split()).sizes
+    [64, 128]
+    """
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("folder", type=Path, nargs="?", help="searched with all folders in it")
-    what.add_argument("--merge", type=Path, nargs=2, metavar=("A.npz", "B.npz"), help="add up the sums of two files")
+    what.add_argument("folder", type=Path, nargs="?", help="folder of pictures, searched with all folders in it")
+    what.add_argument(
+        "--merge", type=Path, nargs=2, metavar=("A.npz", "B.npz"), help="add up the sums of two files instead"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="file to write")
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[], help="also rescale the shorter side to so many pixels (antialiased)"
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[],
+        help="also measure the pictures with their shorter side rescaled to these numbers of pixels (antialiased)",
     )
     parser.add_argument(
-        "--orders", type=int, default=0, help="also keep the sums of the first 1, 2, 3, ... pictures in random orders"
+        "--orders",
+        type=int,
+        default=0,
+        help="also keep the sums of the first 1, 2, 3, ... pictures, in this number of random orders",
     )
 
 
 def run(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
+    """Measure, or merge; what was skipped, and the kernel in numbers.
+
+    >>> files = [Path("a.npz"), Path("b.npz")]
+    >>> next(run({"out": Path("c.npz"), "merge": files, "sizes": [64], "orders": 0}, []))
+    Traceback (most recent call last):
+        ...
+    ValueError: --merge takes what the two files hold: leave out --sizes and --orders
+    """
     file = chosen["out"]
     refuse_unwritable(file)
     if chosen["merge"]:

@@ -23,6 +23,8 @@ from torch import Tensor
 from ..files import DatasetError, cache_folder, write_npz
 from ..pictures.photographs import PHOTOGRAPHS, pixels
 
+__all__ = ["Dataset", "load", "photo_patches", "read_npz"]
+
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes")
 
 
@@ -33,6 +35,11 @@ class Dataset:
     ``images`` are uint8 of shape (N, channels, height, width), ``labels`` int64 of shape (N,) and index
     ``classes``. The order is canonical, by the SHA-256 of each image's pixels: however the set arrived, the
     first n images are the same ones, and they are a random subset.
+
+    >>> images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6) % 2
+    >>> data = Dataset("made", images, labels, images, labels, ("a", "b"))
+    >>> data.train_images.shape
+    torch.Size([6, 1, 2, 2])
     """
 
     name: str
@@ -43,7 +50,13 @@ class Dataset:
     classes: tuple[str, ...]
 
     def subset(self, train_images: int | None = None, test_images: int | None = None) -> Dataset:
-        """The first so many training and test images; None keeps all."""
+        """The first so many training and test images; None keeps all.
+
+        >>> images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6) % 2
+        >>> data = Dataset("made", images, labels, images, labels, ("a", "b"))
+        >>> data.subset(4, 2).train_labels.tolist()
+        [0, 1, 0, 1]
+        """
         for what, wanted, have in (
             ("train_images", train_images, len(self.train_images)),
             ("test_images", test_images, len(self.test_images)),
@@ -62,6 +75,11 @@ class Dataset:
         """Training images in the place of the test images, for choices that must not be made on those.
 
         The first ``train_images`` (None: as many as are left) to train on, the ``held_out`` that follow to test on.
+
+        >>> images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6) % 2
+        >>> data = Dataset("made", images, labels, images, labels, ("a", "b"))
+        >>> len(data.hold_out(None, 2).train_images)
+        4
         """
         have = len(self.train_images)
         trained = have - held_out if train_images is None else train_images
@@ -73,7 +91,13 @@ class Dataset:
         return replace(self.subset(trained), test_images=self.train_images[held], test_labels=self.train_labels[held])
 
     def sha256(self) -> str:
-        """Checksum over training images, training labels, test images and test labels, in this order."""
+        """Checksum over training images, training labels, test images and test labels, in this order.
+
+        >>> images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6) % 2
+        >>> data = Dataset("made", images, labels, images, labels, ("a", "b"))
+        >>> data.sha256()[:8]
+        '90861524'
+        """
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(np.ascontiguousarray(array.numpy()).data)
@@ -93,6 +117,11 @@ def load(name: str) -> Dataset:
     Raises:
         ValueError: unknown name.
         DatasetError: the set is not there and cannot be downloaded, or its file is corrupt.
+
+    >>> load("cifar")
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown data set 'cifar'; there are photo-patches, cifar10, cifar100, ...
     """
     if name == "photo-patches":
         return photo_patches()
@@ -121,6 +150,12 @@ def read_npz(file: Path) -> dict[str, NDArray[np.generic]]:
 
     Raises:
         DatasetError: the file is damaged or is not in the format that :func:`load` describes.
+
+    >>> from ndlib.files import path
+    >>> read_npz(path("README.md"))
+    Traceback (most recent call last):
+        ...
+    ndlib.files.DatasetError: ...README.md is damaged or no data set file (...); delete it, and the set is ...
     """
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -260,6 +295,9 @@ def photo_patches(train_per_class: int = 500, test_per_class: int = 100) -> Data
     Each photograph (shrunk by a whole factor to about 400 pixels) is divided into cells of 64x64 pixels;
     every fourth cell gives test patches, the others training patches, so that the two never overlap. Patches
     that are nearly constant are left out. Deterministic: the same images on every machine.
+
+    >>> photo_patches(train_per_class=2, test_per_class=1).train_images.shape
+    torch.Size([20, 3, 32, 32])
     """
     rng = np.random.default_rng(0)
     arrays: dict[str, NDArray[np.generic]] = {"classes": np.array(PHOTOGRAPHS)}

@@ -9,37 +9,41 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .settings import Hyperparameters, recorded_types
+
+__all__ = [
+    "NAMES",
+    "SCHEMA",
+    "VERSION",
+    "LedgerError",
+    "Record",
+    "append",
+    "append_line",
+    "display_name",
+    "read",
+    "select",
+    "validate",
+]
+
 Record = dict[str, Any]
 VERSION = 3  # of the table that follows; version 1 had no "split", version 2 neither "start" nor "keep"
 
-# What a line holds, in this order. Accuracies in percent, times in seconds, counts as integers.
+_SETTING = recorded_types()
+_NETWORK = ("arch", "width", "variant", "method", "options", "start", "keep")
+
+# What a line holds, in this order. Accuracies in percent, times in seconds, counts as integers. The settings are those
+# of ``settings.Settings``, which says what each means; "keep" is "" without a start.
 SCHEMA: dict[str, type | tuple[type, ...]] = {
     "schema": int,  # VERSION
-    "dataset": str,
+    "dataset": _SETTING["dataset"],
     # "test": tested on test images; "held-out": on training images that were not trained on, and the test images were
     # not looked at. Then test_images, test_best and so on speak of those.
     "split": str,
-    "data_sha256": str,  # of exactly the images and labels used, see data.Dataset.sha256
-    "train_images": int,
-    "test_images": int,
-    "arch": str,
-    "width": float,
-    "variant": str,  # where deconvolution stands in the network: "paper", exceptions included
-    "method": str,  # one of models.METHODS, see models.build
-    "options": str,  # options of the layers that differ from the variant's, "name=value ...", sorted; "" for none
-    "start": str,  # the file of a trained network that the run began with; "" for random weights
-    "keep": str,  # what a deconvolved network has of that one: "function" or "weights"; "" without a start
-    "epochs": int,
-    "seed": int,
-    "optimizer": str,
-    "lr": float,
-    "schedule": str,
-    "momentum": float,
-    "weight_decay": float,
-    "batch_size": int,
-    "augment": str,
-    "loss": str,
-    "precision": str,
+    "data_sha256": str,  # of exactly the images and labels used, see datasets.Dataset.sha256
+    "train_images": _SETTING["train_images"],  # how many there were, never None
+    "test_images": _SETTING["test_images"],
+    **{key: _SETTING[key] for key in _NETWORK},
+    **recorded_types(Hyperparameters),
     "processes": int,
     "metric": str,  # what the next four are, in percent: "top-1"
     # Training accuracy is measured on the batches as they are met during an epoch (augmented, the network in
@@ -98,16 +102,35 @@ NAMES = {
 
 
 class LedgerError(ValueError):
-    """A record does not have the form of the ledger."""
+    """A record does not have the form of the ledger.
+
+    >>> validate({"seed": 0} | dict.fromkeys(SCHEMA.keys() - {"seed"}))
+    Traceback (most recent call last):
+        ...
+    ndlib.experiments.ledger.LedgerError: schema must be <class 'int'>, got None
+    """
 
 
 def display_name(slug: str) -> str:
-    """The name shown for a slug of the ledger: ``cifar10`` is CIFAR-10, ``nd`` is ND. KeyError if there is none."""
+    """The name shown for a slug of the ledger: ``cifar10`` is CIFAR-10, ``nd`` is ND. KeyError if there is none.
+
+    >>> display_name("cifar10"), display_name("nd")
+    ('CIFAR-10', 'ND')
+    """
     return NAMES[slug]
 
 
 def validate(record: Record) -> None:
-    """Raise :class:`LedgerError` unless a record has exactly the keys and types of ``SCHEMA``."""
+    """Raise :class:`LedgerError` unless a record has exactly the keys and types of ``SCHEMA``.
+
+    >>> from ndlib.files import path
+    >>> record = read(path("results/cifar10.jsonl"))[0]
+    >>> validate(record)
+    >>> validate(record | {"test_best": 101.0})
+    Traceback (most recent call last):
+        ...
+    ndlib.experiments.ledger.LedgerError: test_best must be a percentage, got 101.0
+    """
     missing, unknown = SCHEMA.keys() - record.keys(), record.keys() - SCHEMA.keys()
     if missing or unknown:
         raise LedgerError(f"a ledger record lacks {sorted(missing)} and has unknown keys {sorted(unknown)}")
@@ -125,13 +148,27 @@ def validate(record: Record) -> None:
 
 
 def append(file: Path, record: Record) -> None:
-    """Add one validated record to a ledger."""
+    """Add one validated record to a ledger.
+
+    >>> from ndlib.files import path
+    >>> record = read(path("results/cifar10.jsonl"))[0]
+    >>> append(Path("new.jsonl"), record)
+    >>> read(Path("new.jsonl")) == [record]
+    True
+    >>> Path("new.jsonl").unlink()
+    """
     validate(record)
     append_line(file, {key: record[key] for key in SCHEMA})
 
 
 def append_line(file: Path, record: Record) -> None:
-    """Add a record to a file of JSON lines, in a single write: a reader sees the whole line or none of it."""
+    """Add a record to a file of JSON lines, in a single write: a reader sees the whole line or none of it.
+
+    >>> append_line(Path("new.jsonl"), {"a": 1})
+    >>> Path("new.jsonl").read_text().splitlines()
+    ['{"a": 1}']
+    >>> Path("new.jsonl").unlink()
+    """
     line = json.dumps(record, allow_nan=False) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab+") as stream:
@@ -148,7 +185,12 @@ def _ends_with_newline(stream: Any) -> bool:
 
 
 def read(*files: Path) -> list[Record]:
-    """All records of some ledgers. A damaged line is skipped with a warning that gives its number."""
+    """All records of some ledgers. A damaged line is skipped with a warning that gives its number.
+
+    >>> from ndlib.files import path
+    >>> read(path("results/cifar10.jsonl"))[0]["arch"]
+    'vgg-small'
+    """
     records = []
     for file in files:
         for number, line in enumerate(file.read_bytes().splitlines(), start=1):
@@ -163,5 +205,9 @@ def read(*files: Path) -> list[Record]:
 
 
 def select(records: Iterable[Record], **conditions: Any) -> list[Record]:
-    """The records whose keys have the given values: ``select(records, dataset="cifar10", method="nd")``."""
+    """The records whose keys have the given values: ``select(records, dataset="cifar10", method="nd")``.
+
+    >>> select([{"method": "bn", "seed": 0}, {"method": "nd", "seed": 0}], method="nd")
+    [{'method': 'nd', 'seed': 0}]
+    """
     return [r for r in records if all(r[key] == value for key, value in conditions.items())]

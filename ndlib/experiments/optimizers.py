@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+__all__ = ["OPTIMIZERS", "optimizers"]
+
 OPTIMIZERS = ("sgd", "adamw", "muon")
 
 
@@ -24,6 +26,10 @@ def optimizers(
 
     Raises:
         ValueError: an unknown name, or "muon" where torch is older than 2.9.
+
+    >>> (update,) = optimizers(nn.Linear(2, 1), "sgd", lr=0.1)
+    >>> update.param_groups[0]["momentum"]
+    0.9
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")

@@ -17,7 +17,11 @@ __all__ = ["commit", "describe_device", "provenance"]
 
 
 def provenance(device: str) -> Record:
-    """What a result came from, for its record: device, versions, commit and date."""
+    """What a result came from, for its record: device, versions, commit and date.
+
+    >>> sorted(provenance("cpu"))
+    ['commit', 'date', 'device', 'ndlib', 'python', 'torch']
+    """
     return {
         "device": describe_device(device),
         "python": platform.python_version(),
@@ -29,7 +33,11 @@ def provenance(device: str) -> Record:
 
 
 def describe_device(device: str) -> str:
-    """What the run ran on, for the ledger: the GPU's name, or the processor's and the number of threads."""
+    """What the run ran on, for the ledger: the GPU's name, or the processor's and the number of threads.
+
+    >>> describe_device("cpu").startswith("cpu: ")
+    True
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
@@ -41,7 +49,12 @@ def describe_device(device: str) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package runs from, with "+" if ndlib/ differs from it; None outside one."""
+    """The commit of the checkout that this package runs from, with "+" if ndlib/ differs from it; None outside one.
+
+    >>> name = commit()
+    >>> name is None or len(name.removesuffix("+")) == 40
+    True
+    """
 
     package = Path(__file__).parents[1]
 

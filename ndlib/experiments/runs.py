@@ -1,7 +1,7 @@
 """Runs from their description to their ledger record, alone or in sweeps; interrupted, they go on.
 
-A run is a :class:`Settings`. A sweep is a TOML file: ``[settings]`` of all its runs, a table ``[[arms]]`` for each
-thing compared, and in either a list of values where a list of runs is meant::
+A run is a :class:`.settings.Settings`. A sweep is a TOML file: ``[settings]`` of all its runs, a table ``[[arms]]`` for
+each thing compared, and in either a list of values where a list of runs is meant::
 
     [settings]
     dataset = "cifar10"
@@ -28,7 +28,7 @@ import shlex
 import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,117 +43,59 @@ from . import ledger, models
 from .datasets import Dataset, load
 from .ledger import Record
 from .provenance import provenance
+from .settings import KEPT, TYPES, Settings, given_fields
 from .training import Checkpoint, fit, normaliser
 
+__all__ = [
+    "checkpoint_of",
+    "describe_run",
+    "find_record",
+    "initial_network",
+    "overview",
+    "read_sweep",
+    "select_images",
+    "sweep",
+    "train_once",
+]
+
 WHITENING_IMAGES = 5000  # that a frozen first layer is fitted to
-UNFOLDING_IMAGES = 500  # that every layer of an unfolded network is measured on
-KEPT = ("function", "weights")
-# Of the settings in a sweep, by their annotation.
-TYPES: dict[str, tuple[type, str]] = {
-    "str": (str, "a text in quotes"),
-    "int": (int, "an integer"),
-    "int | None": (int, "an integer"),
-    "float": (float, "a number"),
-    "dict[str, Any]": (dict, "a table"),
-}
+PRETRAINED_IMAGES = 500  # that every layer of a network converted with convert_pretrained is measured on
 
 _load = lru_cache(maxsize=1)(load)  # the runs of a sweep mostly have one data set
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a run's result; the defaults are the paper's settings for CIFAR.
+def select_images(settings: Settings) -> Dataset:
+    """The images of a run: those trained on, and those tested on in the place of ``test_images``.
 
-    ``train_images`` and ``test_images`` are the first so many in canonical order, None all. With ``held_out`` the
-    network is tested on so many training images that follow those it is trained on, and the test images are not
-    looked at. ``seed`` decides weights, order and augmentation. ``options`` are those of the deconvolution layers, see
-    ``models.build``. The others are arguments of ``training.fit``.
+    Raises:
+        ValueError: an unknown data set, or more images than it has.
 
-    ``start``: a file of ``models.save``, such as ``weights/vgg-small-bn.npz`` of the project's data, whose network is
-    trained on; "" for random weights. On another data set it gets a new classifier. Where it has batch normalisation
-    and ``method`` is ``"nd"``, ``keep`` says what the deconvolved network has of it: ``"function"``, by
-    ``conversion.convert_pretrained``, or ``"weights"`` alone, by ``conversion.convert``.
+    >>> data = select_images(Settings("photo-patches", "bn", train_images=300, held_out=50))
+    >>> len(data.train_images), len(data.test_images)
+    (300, 50)
     """
-
-    dataset: str
-    method: str
-    arch: str = "vgg-small"
-    width: float = 1.0
-    variant: str = "paper"
-    options: dict[str, Any] = field(default_factory=dict)
-    start: str = ""
-    keep: str = "function"
-    train_images: int | None = None
-    test_images: int | None = None
-    held_out: int = 0
-    epochs: int = 20
-    seed: int = 0
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-3
-    batch_size: int = 128
-    augment: str = "crop-flip"
-    loss: str = "cross-entropy"
-    precision: str = "float32"
-
-    def data(self) -> Dataset:
-        """The images of the run: those trained on, and those tested on in the place of ``test_images``."""
-        whole = _load(self.dataset)
-        if not self.held_out:
-            return whole.subset(self.train_images, self.test_images)
-        return whole.hold_out(self.train_images, self.held_out)
-
-    def command(self) -> list[str]:
-        """The command line that repeats the run."""
-        words = ["python", "-m", "ndlib", "train"]
-        for f in fields(self):
-            value, flag = getattr(self, f.name), "--" + f.name.replace("_", "-")
-            if f.name == "options":
-                words += itertools.chain.from_iterable(("--option", f"{k}={v}") for k, v in sorted(value.items()))
-            elif value != f.default:
-                words += [flag, str(value)]
-        return words
-
-    def find(self, file: Path) -> Record | None:
-        """The record of this run in a ledger; None where there is no such ledger or no such record."""
-        if not file.exists():
-            return None
-        wanted = self.configuration()
-        if None in wanted.values():  # of all the images, how many are there?
-            data = self.data()
-            wanted |= {"train_images": len(data.train_images), "test_images": len(data.test_images)}
-        return next(iter(ledger.select(ledger.read(file), **wanted)), None)
-
-    def configuration(self) -> Record:
-        """The settings under the keys of the ledger."""
-        return {
-            "dataset": self.dataset,
-            "split": "held-out" if self.held_out else "test",
-            "train_images": self.train_images,
-            "test_images": self.held_out or self.test_images,
-            "arch": self.arch,
-            "width": self.width,
-            "variant": self.variant,
-            "method": self.method,
-            "options": " ".join(f"{name}={value}" for name, value in sorted(self.options.items())),
-            "start": self.start,
-            "keep": self.keep if self.start else "",
-            "epochs": self.epochs,
-            "seed": self.seed,
-            "optimizer": self.optimizer,
-            "lr": self.lr,
-            "schedule": "cosine",
-            "momentum": self.momentum,
-            "weight_decay": self.weight_decay,
-            "batch_size": self.batch_size,
-            "augment": self.augment,
-            "loss": self.loss,
-            "precision": self.precision,
-        }
+    whole = _load(settings.dataset)
+    if not settings.held_out:
+        return whole.subset(settings.train_images, settings.test_images)
+    return whole.hold_out(settings.train_images, settings.held_out)
 
 
-def run(
+def find_record(settings: Settings, file: Path) -> Record | None:
+    """The record of this run in a ledger; None where there is no such ledger or no such record.
+
+    >>> find_record(Settings("photo-patches", "bn"), Path("nowhere.jsonl")) is None
+    True
+    """
+    if not file.exists():
+        return None
+    wanted = settings.configuration()
+    if None in wanted.values():  # of all the images, how many are there?
+        data = select_images(settings)
+        wanted |= {"train_images": len(data.train_images), "test_images": len(data.test_images)}
+    return next(iter(ledger.select(ledger.read(file), **wanted)), None)
+
+
+def train_once(
     settings: Settings,
     *,
     device: str = "cpu",
@@ -161,17 +103,23 @@ def run(
     checkpoint: Checkpoint | None = None,
     command: Sequence[str] = (),
 ) -> tuple[nn.Module, Record]:
-    """One run: load, build, :func:`training.fit`; the network and the ledger record.
+    """One run: load, build, :func:`.training.fit`; the network and the ledger record.
 
     ``command`` is what is written down as the way to repeat the run, by default ``settings.command()``.
+
+    Raises:
+        ValueError: settings that do not go together.
+        FloatingPointError: the loss is no longer finite.
+
+    >>> small = Settings("photo-patches", "none", width=0.1, train_images=32, test_images=10, epochs=1, batch_size=32)
+    >>> network, record = train_once(small, progress=False)
+    >>> record["method"], record["params"] == sum(p.numel() for p in network.parameters())
+    ('none', True)
     """
-    data = settings.data()
+    data = select_images(settings)
     torch.manual_seed(settings.seed)
-    model = network(settings, data)
-    names = ["epochs", "seed", "optimizer", "lr", "momentum", "weight_decay"]
-    names += ["batch_size", "augment", "loss", "precision"]
-    hyperparameters = {name: getattr(settings, name) for name in names}
-    curve = fit(model, data, **hyperparameters, device=device, progress=progress, checkpoint=checkpoint)
+    model = initial_network(settings, data)
+    curve = fit(model, data, settings, device=device, progress=progress, checkpoint=checkpoint)
     record: Record = {
         "schema": ledger.VERSION,
         **settings.configuration(),
@@ -192,11 +140,15 @@ def run(
     return model, record
 
 
-def network(settings: Settings, data: Dataset) -> nn.Module:
+def initial_network(settings: Settings, data: Dataset) -> nn.Module:
     """The network that a run begins with, in training mode; random numbers are torch's.
 
     Raises:
         ValueError: a combination that does not exist, or a start that does not fit the rest.
+
+    >>> settings = Settings("photo-patches", "bn", width=0.25, train_images=100, test_images=10)
+    >>> initial_network(settings, select_images(settings)).training
+    True
     """
     model = models.build(
         settings.arch,
@@ -216,13 +168,28 @@ def network(settings: Settings, data: Dataset) -> nn.Module:
     if settings.method == "bn-frozen":
         models.fit_whitening(model, first(WHITENING_IMAGES))
     if settings.start:
-        _begin_with(model, settings, first(UNFOLDING_IMAGES))
+        _begin_with(model, settings, first(PRETRAINED_IMAGES))
     return model
 
 
 def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
     """Give a network the state of the one that ``settings.start`` names, deconvolved if it must be."""
     models.one_of("thing to keep", settings.keep, KEPT)
+    trained, trained_on = _deconvolved_start(settings, images)
+    theirs, ours = ([m for m in net.modules() if m.state_dict() and not list(m.children())] for net in (trained, model))
+    if len(theirs) != len(ours):
+        raise ValueError(
+            f"{settings.start}, deconvolved to keep its {settings.keep}, has other layers than the deconvolved "
+            f"{settings.arch}: normalisation that cannot be fused, or layers that are not converted"
+        )
+    if trained_on != settings.dataset:  # the classifier, the last of all layers, knows other classes
+        theirs.pop()
+    for source, target in zip(theirs, ours, strict=False):
+        target.load_state_dict(source.state_dict())
+
+
+def _deconvolved_start(settings: Settings, images: Tensor) -> tuple[nn.Module, str]:
+    """The network that ``settings.start`` names, in the form that the run has, and the data set it was trained on."""
     file = Path(settings.start)
     trained, record = _load_start(file if file.exists() else path(settings.start))
     wanted, found = ((r["arch"], r["width"]) for r in (settings.configuration(), record))
@@ -238,22 +205,13 @@ def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
             trained, _ = convert_pretrained(trained, images, **settings.options)
     elif change[0] != change[1]:
         raise ValueError("{} has the form {}; no {} can be made of it".format(settings.start, *change))
-    layers = [[m for m in net.modules() if m.state_dict() and not list(m.children())] for net in (trained, model)]
-    if len(layers[0]) != len(layers[1]):
-        raise ValueError(
-            f"{settings.start}, deconvolved to keep its {settings.keep}, has other layers than the deconvolved "
-            f"{settings.arch}: normalisation that cannot be fused, or layers that are not converted"
-        )
-    if record["dataset"] != settings.dataset:  # the classifier, the last of all layers, knows other classes
-        layers[0].pop()
-    for theirs, ours in zip(*layers, strict=False):
-        ours.load_state_dict(theirs.state_dict())
+    return trained, record["dataset"]
 
 
 def _load_start(file: Path) -> tuple[nn.Module, Record]:
-    """What ``models.load`` returns; it raises many things for a file that is something else."""
+    """What ``models.load_network`` returns; it raises many things for a file that is something else."""
     try:
-        return models.load(file)
+        return models.load_network(file)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as e:
         raise ValueError(f"{file} is no weights file of ndlib, such as train --save-weights writes") from e
 
@@ -261,6 +219,9 @@ def _load_start(file: Path) -> tuple[nn.Module, Record]:
 def checkpoint_of(settings: Settings, file: Path, *, resume: bool) -> Checkpoint:
     """Where a run that will be added to the ledger ``file`` is kept until then, in the cache folder of the data sets;
     forgotten unless ``resume``.
+
+    >>> checkpoint_of(Settings("cifar10", "nd"), Path("cifar10.jsonl"), resume=False).load() is None
+    True
     """
     described = json.dumps([str(file.resolve()), dataclasses.asdict(settings)], sort_keys=True, default=str)
     name = hashlib.sha256(described.encode()).hexdigest()[:16]
@@ -275,23 +236,16 @@ def read_sweep(file: Path) -> list[Settings]:
 
     Raises:
         ValueError: the file is not TOML, has a table or a setting that there is not, or a value of another type.
+
+    >>> text = "[settings]\\ndataset = 'mnist'\\nmethod = ['bn', 'nd']"
+    >>> file = Path("sweep.toml")
+    >>> file.write_text(text)
+    50
+    >>> [run.method for run in read_sweep(file)]
+    ['bn', 'nd']
+    >>> file.unlink()
     """
-    with file.open("rb") as stream:
-        try:
-            tables = tomllib.load(stream)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{file} is not TOML: {error}") from error
-    if unknown := sorted(tables.keys() - {"settings", "arms"}):
-        raise ValueError(f"{file}: unknown table {unknown[0]!r}; there are settings and arms")
-    known = [f.name for f in fields(Settings)]
-    common, arms = tables.get("settings", {}), tables.get("arms", [{}])
-    if not isinstance(common, dict):
-        raise ValueError(f"{file}: settings must be a table, [settings], got {common!r}")
-    if not isinstance(arms, list) or not all(isinstance(arm, dict) for arm in arms):
-        raise ValueError(f"{file}: arms must be tables, [[arms]] each, got {arms!r}")
-    for table in (common, *arms):
-        if unknown := sorted(table.keys() - set(known)):
-            raise ValueError(f"{file}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
+    common, arms = _tables(file)
     runs = [(n, settings) for n, arm in enumerate(arms) for settings in _crossed(common | arm)]
     for _, settings in runs:
         for required in ("dataset", "method"):
@@ -305,11 +259,32 @@ def read_sweep(file: Path) -> list[Settings]:
     return [Settings(**settings) for _, settings in runs]
 
 
+def _tables(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The table of all runs and those of the arms; they have no name that is not a setting's."""
+    with file.open("rb") as stream:
+        try:
+            tables = tomllib.load(stream)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{file} is not TOML: {error}") from error
+    if unknown := sorted(tables.keys() - {"settings", "arms"}):
+        raise ValueError(f"{file}: unknown table {unknown[0]!r}; there are settings and arms")
+    known = [f.name for f in given_fields()]
+    common, arms = tables.get("settings", {}), tables.get("arms", [{}])
+    if not isinstance(common, dict):
+        raise ValueError(f"{file}: settings must be a table, [settings], got {common!r}")
+    if not isinstance(arms, list) or not all(isinstance(arm, dict) for arm in arms):
+        raise ValueError(f"{file}: arms must be tables, [[arms]] each, got {arms!r}")
+    for table in (common, *arms):
+        if unknown := sorted(table.keys() - set(known)):
+            raise ValueError(f"{file}: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
+    return common, arms
+
+
 def _typed(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, each of its type; an integer will do for a number."""
     typed = dict(settings)
     for f in fields(Settings):
-        kind, words = TYPES[str(f.type)]
+        kind, words, _ = TYPES[str(f.type)]
         if f.name in typed:
             value = typed[f.name]
             typed[f.name] = value = float(value) if kind is float and type(value) is int else value
@@ -333,14 +308,17 @@ def sweep(
 
     A run that was interrupted goes on after the last epoch that it finished. A run whose loss is no longer finite gets
     its line and no record, and the sweep goes on. Of several processes that share each run the ``first`` alone writes.
+
+    >>> list(sweep([], Path("results.jsonl")))
+    []
     """
     for number, wanted in enumerate(settings, start=1):
-        if done := wanted.find(file):
-            yield f"{number}/{len(settings)} {summary(done)}; was there"
+        if done := find_record(wanted, file):
+            yield f"{number}/{len(settings)} {describe_run(done)}; was there"
             continue
         checkpoint = checkpoint_of(wanted, file, resume=True)
         try:
-            _, record = run(wanted, device=device, progress=progress, checkpoint=checkpoint)
+            _, record = train_once(wanted, device=device, progress=progress, checkpoint=checkpoint)
         except FloatingPointError as error:
             checkpoint.remove()
             yield f"{number}/{len(settings)} no result, {error}: {shlex.join(wanted.command())}"
@@ -348,18 +326,27 @@ def sweep(
         if first:
             ledger.append(file, record)
             checkpoint.remove()
-        yield f"{number}/{len(settings)} {summary(record)}"
+        yield f"{number}/{len(settings)} {describe_run(record)}"
 
 
 def overview(settings: Sequence[Settings], file: Path) -> Iterator[str]:
-    """A line for each run of a sweep: its result, or that it was not run and the command that makes it alone."""
+    """A line for each run of a sweep: its result, or that it was not run and the command that makes it alone.
+
+    >>> list(overview([Settings("mnist", "bn")], Path("nowhere.jsonl")))
+    ['not run: python -m ndlib train --dataset mnist --method bn']
+    """
     for wanted in settings:
-        done = wanted.find(file)
-        yield summary(done) if done else f"not run: {shlex.join(wanted.command())}"
+        done = find_record(wanted, file)
+        yield describe_run(done) if done else f"not run: {shlex.join(wanted.command())}"
 
 
-def summary(record: Record) -> str:
-    """A line about a run."""
+def describe_run(record: Record) -> str:
+    """A line about a run, from its ledger record.
+
+    >>> record = ledger.read(path("results/cifar10.jsonl"))[0]
+    >>> describe_run(record).split(", lr")[0]
+    'ND, VGG-small, CIFAR-10, seed 0, 3 epochs'
+    """
     named = [ledger.display_name(record[key]) for key in ("method", "arch", "dataset")]
     where = {"test": "test", "held-out": "held-out training images"}[record["split"]]
     named += [record["options"]] * bool(record["options"])

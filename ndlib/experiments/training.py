@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,28 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..diagnostics import check_finite
 from ..files import written_whole
 from ..layers import Deconvolution
 from .datasets import Dataset
 from .optimizers import optimizers
+from .settings import Hyperparameters, check_choices
+
+__all__ = [
+    "AUGMENTATIONS",
+    "LOSSES",
+    "PRECISIONS",
+    "Checkpoint",
+    "accuracy",
+    "crop_and_flip",
+    "fit",
+    "normaliser",
+    "resized_crop_and_flip",
+    "squared_error",
+]
 
 EVALUATION_BATCH = 500
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -27,7 +43,16 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file with the state of a run after its last finished epoch, so that an interruption costs one epoch at most."""
+    """A file with the state of a run after its last finished epoch, so that an interruption costs one epoch at most.
+
+    >>> checkpoint = Checkpoint(Path("run.pt"))
+    >>> checkpoint.save({"curve": [1.0]})
+    >>> checkpoint.load()
+    {'curve': [1.0]}
+    >>> checkpoint.remove()
+    >>> checkpoint.load() is None
+    True
+    """
 
     file: Path
 
@@ -56,7 +81,13 @@ class Checkpoint:
 
 
 def normaliser(data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over the training images, shapes (1, C, 1, 1), grey levels."""
+    """Mean and standard deviation of each channel over the training images, shapes (1, C, 1, 1), grey levels.
+
+    >>> images = torch.tensor([0, 2, 4, 6], dtype=torch.uint8).view(4, 1, 1, 1)
+    >>> data = Dataset("made", images, torch.zeros(4), images, torch.zeros(4), ("only",))
+    >>> normaliser(data, torch.device("cpu"))[0].item()
+    3.0
+    """
     pixels = data.train_images.to(device).float()
     return pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
 
@@ -65,6 +96,9 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
     """A random shift of up to ``padding`` pixels and a random left-right flip, drawn for each image apart.
 
     Zeros come in at the border. ``images``: shape (N, C, H, W); ``generator`` on the CPU.
+
+    >>> crop_and_flip(torch.ones(2, 3, 8, 8), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 8, 8])
     """
     n, _, height, width = images.shape
     shifts = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
@@ -83,6 +117,9 @@ def resized_crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
     The part has 8 to 100 % of the area and sides in a ratio of 3:4 to 4:3 (of ten draws the first that fits inside,
     else the whole), as in ``torchvision.transforms.RandomResizedCrop``. ``images``: shape (N, C, H, W).
+
+    >>> resized_crop_and_flip(torch.ones(2, 3, 8, 8), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 8, 8])
     """
     n = len(images)
     area = 0.08 + 0.92 * torch.rand(n, 10, generator=generator)
@@ -100,7 +137,13 @@ def resized_crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """Half the squared distance of the outputs from the one-hot label, mean over the batch (the paper's L2 loss)."""
+    """Half the squared distance of the outputs from the one-hot label, mean over the batch (the paper's L2 loss).
+
+    L = mean over the batch of |logits - onehot(label)|^2 / 2, for logits of shape (N, classes), labels of shape (N,).
+
+    >>> squared_error(torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([0])).item()
+    2.0
+    """
     return (logits - F.one_hot(labels, logits.shape[1])).square().sum(1).mean() / 2
 
 
@@ -116,7 +159,18 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, scale: tuple[Tensor, Tensor]) -> float:
-    """Percent of images that the model, put into evaluation mode, classifies rightly; processes share the work."""
+    """Percent of images that the model, put into evaluation mode, classifies rightly; processes share the work.
+
+    Args:
+        images: uint8, shape (N, C, H, W). The model sees (images - mean) / std.
+        labels: the right classes, shape (N,).
+        scale: mean and standard deviation, see :func:`normaliser`.
+
+    >>> scale = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    >>> images = torch.eye(2).view(2, 2, 1, 1)
+    >>> accuracy(nn.Flatten(), images, torch.tensor([0, 0]), scale)
+    50.0
+    """
     model.eval()
     mean, std = scale
     rank, processes = _processes()
@@ -131,34 +185,23 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, scale: tuple[Tens
 def fit(
     model: nn.Module,
     data: Dataset,
+    hyperparameters: Hyperparameters,
     *,
-    epochs: int,
-    seed: int,
-    optimizer: str = "sgd",
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-3,
-    batch_size: int = 128,
-    augment: str = "crop-flip",
-    loss: str = "cross-entropy",
-    precision: str = "float32",
     device: str | torch.device = "cpu",
     progress: bool = True,
     checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, float]]:
     """Train, the learning rate falling to zero along a cosine over all steps; test after each epoch.
 
-    The defaults are the paper's settings for CIFAR. ``seed`` decides order and augmentation (the weights are
-    the caller's). Each epoch leaves out the last incomplete batch, whose covariance would be a poor one.
+    The weights that the training begins with are the caller's. Each epoch leaves out the last incomplete batch, whose
+    covariance would be a poor one. ``precision="bfloat16"`` runs the network under autocast; deconvolution layers keep
+    their root in float32.
 
     Under ``torch.distributed`` each process takes its share of every batch. Gradients are averaged and deconvolution
     layers measure the whole batch, so that the result is that of one process; batch normalisation does so on CUDA
     only.
 
     Args:
-        optimizer: its name, see ``optimizers.optimizers``, which takes ``lr``, ``momentum`` and ``weight_decay`` too.
-        augment: a key of ``AUGMENTATIONS``; loss: a key of ``LOSSES``.
-        precision: ``"bfloat16"`` runs the network under autocast; deconvolution layers keep their root in float32.
         checkpoint: written after each epoch; where it holds an unfinished run, that run goes on.
 
     Returns:
@@ -170,90 +213,152 @@ def fit(
         ValueError: fewer training images than a batch, fewer than one epoch, an unknown name, or a batch that the
             processes cannot share evenly.
         FloatingPointError: the loss is no longer finite.
+
+    >>> images, labels = torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.arange(8) % 2
+    >>> images[labels == 1] = 255
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    >>> data = Dataset("made", images, labels, images, labels, ("black", "white"))
+    >>> curve = fit(net, data, Hyperparameters(epochs=2, batch_size=4, augment="none"), progress=False)
+    >>> curve[-1]["test"]
+    100.0
     """
     from tqdm.auto import tqdm
 
     rank, processes = _processes()
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
-    if not 1 <= batch_size <= len(data.train_images):
-        raise ValueError(
-            f"batch_size must lie between 1 and the number of training images, {len(data.train_images)}, "
-            f"got {batch_size}"
-        )
-    if batch_size % processes:
-        raise ValueError(f"batch_size must be a multiple of the number of processes, {processes}, got {batch_size}")
-    choices: dict[str, tuple[str, Iterable[str]]]
-    choices = {"augment": (augment, AUGMENTATIONS), "loss": (loss, LOSSES), "precision": (precision, PRECISIONS)}
-    for what, (chosen, known) in choices.items():
-        if chosen not in known:
-            raise ValueError(f"{what} must be one of {', '.join(known)}, got {chosen!r}")
-    device = torch.device(device)
-    model.to(device)
-    if device.type == "cuda":
-        model.to(memory_format=torch.channels_last)  # what its convolutions prefer
-    network = _shared(model, device) if processes > 1 else model
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
-    test_images, test_labels = data.test_images.to(device), data.test_labels.to(device)
-    mean, std = scale = normaliser(data, device)
-    generator = torch.Generator().manual_seed(seed)
-    updates = optimizers(model, optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    steps = len(images) // batch_size
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(update, T_max=epochs * steps) for update in updates]
-    autocast = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
-
-    curve: list[dict[str, float]] = []
-    parts: dict[str, Any] = {"model": model}
-    for number, (update, schedule) in enumerate(zip(updates, schedules, strict=True)):
-        parts |= {f"optimizer {number}": update, f"schedule {number}": schedule}
-    if checkpoint and (state := checkpoint.load()):
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch"])
-        curve = state["curve"]
-
-    with tqdm(total=epochs * steps, initial=len(curve) * steps, disable=not progress or rank > 0, unit="step") as bar:
-        for epoch in range(len(curve) + 1, epochs + 1):
-            start = time.perf_counter()
-            model.train()
-            loss_sum = torch.zeros((), device=device)
-            correct = torch.zeros((), device=device, dtype=torch.long)
-            order = torch.randperm(len(images), generator=generator).to(device)
-            for batch in order[: steps * batch_size].split(batch_size):
-                x = AUGMENTATIONS[augment]((images[batch].float() - mean) / std, generator)
-                x, y = x[rank::processes], labels[batch][rank::processes]
-                with autocast:
-                    logits = network(x)
-                    value = LOSSES[loss](logits, y)
-                model.zero_grad()
-                value.backward()
-                for update, schedule in zip(updates, schedules, strict=True):
-                    update.step()
-                    schedule.step()
-                loss_sum += value.detach()
-                correct += (logits.detach().argmax(1) == y).sum()
-                bar.update()
-            entry = {
-                "epoch": epoch,
-                "loss": float(_sum(loss_sum)) / steps / processes,
-                "train": 100 * int(_sum(correct)) / (steps * batch_size),
-            }
-            check_finite(model)
-            if not math.isfinite(entry["loss"]):
-                raise FloatingPointError(f"the loss is not finite in epoch {epoch}; try a learning rate below {lr}")
-            middle = time.perf_counter()
-            with autocast:
-                entry["test"] = accuracy(model, test_images, test_labels, scale)
-            entry["train_seconds"] = round(middle - start, 3)
-            entry["test_seconds"] = round(time.perf_counter() - middle, 3)
+    _check(hyperparameters, data, processes)
+    loop = _prepared(model, data, hyperparameters, torch.device(device))
+    curve = loop.restored(checkpoint)
+    total, done = hyperparameters.epochs * loop.steps, len(curve) * loop.steps
+    with tqdm(total=total, initial=done, disable=not progress or rank > 0, unit="step") as bar:
+        for epoch in range(len(curve) + 1, hyperparameters.epochs + 1):
+            entry = _epoch(loop, epoch, bar)
             bar.set_postfix(loss=f"{entry['loss']:.3f}", train=f"{entry['train']:.1f}%", test=f"{entry['test']:.1f}%")
             curve.append(entry)
             if checkpoint and rank == 0:
-                states = {name: part.state_dict() for name, part in parts.items()}
-                random = {"generator": generator.get_state(), "torch": torch.get_rng_state()}
-                checkpoint.save({**states, **random, "curve": curve})
+                checkpoint.save({**loop.state(), "curve": curve})
     return curve
+
+
+def _check(hyperparameters: Hyperparameters, data: Dataset, processes: int) -> None:
+    epochs, batch_size, images = hyperparameters.epochs, hyperparameters.batch_size, len(data.train_images)
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if not 1 <= batch_size <= images:
+        raise ValueError(f"batch_size must lie between 1 and the number of training images, {images}, got {batch_size}")
+    if batch_size % processes:
+        raise ValueError(f"batch_size must be a multiple of the number of processes, {processes}, got {batch_size}")
+    check_choices(hyperparameters)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What all epochs of a run share. Images and labels are on the device of the model."""
+
+    chosen: Hyperparameters
+    model: nn.Module
+    network: nn.Module  # the model, or what one of several processes trains of it
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    scale: tuple[Tensor, Tensor]
+    generator: torch.Generator
+    updates: list[Optimizer]
+    schedules: list[LRScheduler]
+
+    @property
+    def steps(self) -> int:
+        """Training steps of an epoch."""
+        return len(self.train[0]) // self.chosen.batch_size
+
+    def autocast(self) -> torch.autocast:
+        precision = self.chosen.precision
+        kind = self.train[0].device.type
+        return torch.autocast(kind, PRECISIONS[precision], enabled=precision != "float32")
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"model": self.model}
+        for number, (update, schedule) in enumerate(zip(self.updates, self.schedules, strict=True)):
+            parts |= {f"optimizer {number}": update, f"schedule {number}": schedule}
+        return parts
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, but for the curve."""
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**states, "generator": self.generator.get_state(), "torch": torch.get_rng_state()}
+
+    def restored(self, checkpoint: Checkpoint | None) -> list[dict[str, float]]:
+        """The curve of the unfinished run in a checkpoint, whose state the parts take on; empty where there is none."""
+        if checkpoint is None or (state := checkpoint.load()) is None:
+            return []
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        curve: list[dict[str, float]] = state["curve"]
+        return curve
+
+
+def _prepared(model: nn.Module, data: Dataset, chosen: Hyperparameters, device: torch.device) -> _Loop:
+    model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # what its convolutions prefer
+    updates = optimizers(
+        model, chosen.optimizer, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay
+    )
+    total = chosen.epochs * (len(data.train_images) // chosen.batch_size)
+    return _Loop(
+        chosen=chosen,
+        model=model,
+        network=_shared(model, device) if _processes()[1] > 1 else model,
+        train=(data.train_images.to(device), data.train_labels.to(device)),
+        test=(data.test_images.to(device), data.test_labels.to(device)),
+        scale=normaliser(data, device),
+        generator=torch.Generator().manual_seed(chosen.seed),
+        updates=updates,
+        schedules=[torch.optim.lr_scheduler.CosineAnnealingLR(update, T_max=total) for update in updates],
+    )
+
+
+def _epoch(loop: _Loop, epoch: int, bar: Any) -> dict[str, float]:
+    """Train and test once: the entry of the curve."""
+    start = time.perf_counter()
+    loss, right = _train(loop, bar)
+    entry = {"epoch": epoch, "loss": loss, "train": right}
+    check_finite(loop.model)
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is not finite in epoch {epoch}; try a learning rate below {loop.chosen.lr}")
+    middle = time.perf_counter()
+    with loop.autocast():
+        entry["test"] = accuracy(loop.model, *loop.test, loop.scale)
+    entry["train_seconds"] = round(middle - start, 3)
+    entry["test_seconds"] = round(time.perf_counter() - middle, 3)
+    return entry
+
+
+def _train(loop: _Loop, bar: Any) -> tuple[float, float]:
+    """All steps of an epoch: their mean loss, and the percent of images classified rightly as they were met."""
+    rank, processes = _processes()
+    images, labels = loop.train
+    mean, std = loop.scale
+    batch_size, augment = loop.chosen.batch_size, AUGMENTATIONS[loop.chosen.augment]
+    loop.model.train()
+    loss_sum = torch.zeros((), device=images.device)
+    correct = torch.zeros((), device=images.device, dtype=torch.long)
+    order = torch.randperm(len(images), generator=loop.generator).to(images.device)
+    for batch in order[: loop.steps * batch_size].split(batch_size):
+        x = augment((images[batch].float() - mean) / std, loop.generator)
+        x, y = x[rank::processes], labels[batch][rank::processes]
+        with loop.autocast():
+            logits = loop.network(x)
+            value = LOSSES[loop.chosen.loss](logits, y)
+        loop.model.zero_grad()
+        value.backward()
+        for update, schedule in zip(loop.updates, loop.schedules, strict=True):
+            update.step()
+            schedule.step()
+        loss_sum += value.detach()
+        correct += (logits.detach().argmax(1) == y).sum()
+        bar.update()
+    return float(_sum(loss_sum)) / loop.steps / processes, 100 * int(_sum(correct)) / (loop.steps * batch_size)
 
 
 def _processes() -> tuple[int, int]:

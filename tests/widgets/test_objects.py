@@ -22,7 +22,6 @@ from ndlib.bookwork.widgets import (
 )
 from ndlib.bookwork.widgets.base import BookWidget
 from ndlib.evidence import published
-from ndlib.experiments import datasets
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
 from ndlib.pictures import photographs
 from ndlib.pictures.image_statistics import autocovariance, picture_statistics

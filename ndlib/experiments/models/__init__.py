@@ -46,6 +46,18 @@ from .resnet import preact18, resnet18, senet18
 from .resnext import resnext29
 from .vgg import vgg16, vgg_small
 
+__all__ = [
+    "ARCHITECTURES",
+    "METHODS",
+    "VARIANTS",
+    "Architecture",
+    "build",
+    "fit_whitening",
+    "load_network",
+    "one_of",
+    "save_network",
+]
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -59,6 +71,9 @@ class Architecture:
         scalable: whether there are widths other than 1.
         torchvision: whether the network is torchvision's, which takes colour pictures alone.
         flat: whether it takes a picture as a vector.
+
+    >>> ARCHITECTURES["vgg16"].smallest
+    32
     """
 
     make: Callable[[Layers, int, int], nn.Module]
@@ -126,6 +141,14 @@ def build(
 
     Raises:
         ValueError: an unknown name, for which the message lists the valid ones, or a combination that does not exist.
+
+    >>> net = build("vgg-small", method="nd", classes=10, width=0.25, options={"block_size": 8})
+    >>> net.eval()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    >>> build("lenet", method="nd", classes=10)
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown architecture 'lenet'; there are vgg-small, vgg16, resnet18, ...
     """
     one_of("architecture", arch, ARCHITECTURES)
     one_of("method", method, METHODS)
@@ -149,19 +172,25 @@ def build(
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = options["momentum"]
-    model.sizes = {"classes": classes, "channels": channels, "size": size}  # type: ignore[assignment]  # for load
+    model.sizes = {"classes": classes, "channels": channels, "size": size}  # type: ignore[assignment]  # for load_network
     return model
 
 
 def one_of(what: str, name: str, valid: Collection[str]) -> None:
-    """Raise ValueError, with the valid names in its message, unless this is one of them."""
+    """Raise ValueError, with the valid names in its message, unless this is one of them.
+
+    >>> one_of("colour", "blue", ("red", "green"))
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown colour 'blue'; there are red, green
+    """
     if name not in valid:
         there = f"there are {', '.join(valid)}" if valid else "this method takes none"
         raise ValueError(f"unknown {what} {name!r}; {there}")
 
 
 def _options(method: str) -> list[str]:
-    """Options that the layers of a method take."""
+    """Overrides that the layers of a method take."""
     if method == "bn-frozen":
         return ["eps", "block_size", "grouping"]
     if method == "kronecker":
@@ -185,6 +214,11 @@ def fit_whitening(model: nn.Module, images: Tensor) -> None:
 
     Raises:
         ValueError: the model has no such layer.
+
+    >>> net = build("vgg-small", method="bn-frozen", classes=10, width=0.25)
+    >>> fit_whitening(net, torch.randn(50, 3, 16, 16))
+    >>> net.features[0].running_deconv.shape
+    torch.Size([27, 27])
     """
     frozen = [m for m in model.modules() if isinstance(m, FrozenConv2d)]
     if not frozen:
@@ -193,10 +227,17 @@ def fit_whitening(model: nn.Module, images: Tensor) -> None:
         layer.fit(images)
 
 
-def save(model: nn.Module, file: Path, record: dict[str, Any]) -> None:
+def save_network(model: nn.Module, file: Path, record: dict[str, Any]) -> None:
     """Write a trained network for reading, not for training on: half precision, with the record of its run.
 
     Of the symmetric running roots only the upper triangle is stored.
+
+    >>> net = build("vgg-small", method="bn", classes=10, width=0.25)
+    >>> record = {"arch": "vgg-small", "method": "bn", "width": 0.25, "variant": "paper", "options": ""}
+    >>> save_network(net, Path("net.npz"), record)
+    >>> load_network(Path("net.npz"))[1]["method"]
+    'bn'
+    >>> Path("net.npz").unlink()
     """
     arrays: dict[str, Any] = {"record": np.array(json.dumps(record)), "sizes": np.array(json.dumps(model.sizes))}
     for name, tensor in model.state_dict().items():
@@ -208,8 +249,17 @@ def save(model: nn.Module, file: Path, record: dict[str, Any]) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-def load(file: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that :func:`save` wrote, in evaluation mode and single precision, and the record of its run."""
+def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that :func:`save_network` wrote, in evaluation mode and single precision, and its run's record.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    >>> from ndlib.files import path
+    >>> network, record = load_network(path("weights/vgg-small-nd.npz"))
+    >>> record["arch"], network.training
+    ('vgg-small', False)
+    """
     with np.load(file, allow_pickle=False) as stored:
         arrays = dict(stored)
     record = json.loads(str(arrays.pop("record")))

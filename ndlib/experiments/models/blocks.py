@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...functional import inverse_sqrt, moments
+from ...functional import inverse_sqrt
 from ...layers import DeconvConv2d, DeconvLinear
+from ..baselines import KroneckerConv2d, refuse_options
+
+__all__ = ["METHODS", "VARIANTS", "Classifier", "FrozenConv2d", "Layers", "Overrides", "SqueezeExcitation"]
 
 METHODS = ("none", "bn", "nd", "nd-first", "bn-frozen", "kronecker")
 VARIANTS = ("paper", "uniform")
 CHUNK = 500  # pictures measured at a time
 
-Options = dict[str, Any]
+Overrides = dict[str, Any]  # options of a layer that differ from its defaults
 
 
 class FrozenConv2d(DeconvConv2d):
@@ -25,15 +27,27 @@ class FrozenConv2d(DeconvConv2d):
     The layer computes y = ((x - mu) D) w + b as :class:`.DeconvConv2d` does, but mu and D come from :meth:`fit`, once
     and for all; only w and b are learnt. The frozen whitening that airbench and hlb-CIFAR10 open with is built from the
     same eigenvectors, lambda^(-1/2) v with both signs, but a nonlinearity follows it before anything is learnt.
+
+    >>> layer = FrozenConv2d(3, 4, 3)
+    >>> layer.fit(torch.randn(20, 3, 8, 8))
+    >>> layer(torch.zeros(1, 3, 8, 8)).shape
+    torch.Size([1, 4, 6, 6])
     """
 
     def __init__(self, before: int, after: int, kernel_size: int, **arguments: Any) -> None:
-        exact: Options = {"solver": "eigh", "sampling_stride": 1}
+        exact: Overrides = {"solver": "eigh", "sampling_stride": 1}
         super().__init__(before, after, kernel_size, **exact | arguments)
+        refuse_options(self, running="root", centering="shared")
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Take mu and D = (Cov + eps I)^(-1/2) from all patches of some pictures, as the network will see them."""
+        """Take mu and D = (Cov + eps I)^(-1/2) from all patches of some pictures, as the network will see them.
+
+        >>> layer = FrozenConv2d(3, 4, 1)
+        >>> layer.fit(torch.randn(50, 3, 9, 9) * 2)
+        >>> (layer.running_deconv.diagonal() - 0.5).abs().max() < 0.05
+        tensor(True)
+        """
         n = self.columns
         mean = torch.zeros(n, dtype=torch.float64, device=images.device)
         second = torch.zeros(n, n, dtype=torch.float64, device=images.device)
@@ -54,55 +68,6 @@ class FrozenConv2d(DeconvConv2d):
         return self.running_whitening()
 
 
-class KroneckerConv2d(DeconvConv2d):
-    """A convolution that whitens channels and pixels of the patches apart: y = ((x - mu) D) w + b.
-
-    The covariance of the patches, C channels of P pixels, is taken for a Kronecker product, with which it shares the
-    mean over pixels and the mean over channels,
-
-        Cov = C_c x C_p,   D = (C_c + eps I)^(-1/2) x (C_p + eps I)^(-1/2)
-
-    with C_c of shape (C, C) in squared units of the input, and C_p of shape (P, P) the other mean plus eps I, divided
-    by its mean diagonal. All channels of a group make one block; ``block_size`` is not used. An experiment of chapter
-    7, for one process.
-    """
-
-    def __init__(self, before: int, after: int, kernel_size: int, **arguments: Any) -> None:
-        super().__init__(before, after, kernel_size, **arguments | {"block_size": before})
-        self.pixels = math.prod(self.kernel_size)
-        del self.running_deconv
-        for name, n in (("channels", before // self.groups), ("pixels", self.pixels)):
-            self.register_buffer(f"running_{name}", torch.eye(n).repeat(self.groups, 1, 1))
-
-    def batch_whitening(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """Mean (groups, 1, n) and roots (groups, C, C) and (groups, P, P) of this batch; they enter the averages."""
-        if self.options.process_group is not None:
-            raise ValueError("KroneckerConv2d measures the batch of one process only")
-        rows = self.samples(x).squeeze(1)
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        mean = rows.mean(1, keepdim=True)
-        patches = (rows - mean).unflatten(2, (-1, self.pixels))  # groups, rows, channels, pixels
-        across = patches.transpose(2, 3).flatten(1, 2), patches.flatten(1, 2)
-        channels, pixels = (moments(t)[1] for t in across)  # whose columns have no mean
-        pixels = pixels + self.options.eps * torch.eye(self.pixels).to(pixels)  # of a constant input: I
-        pixels = pixels / pixels.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        found = {"mean": mean, "channels": self.root(channels), "pixels": self.root(pixels)}
-        self.remember(**{f"running_{name}": value for name, value in found.items()})
-        return mean, found["channels"], found["pixels"]
-
-    def running_whitening(self) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        mean = self.running_mean.view(self.groups, 1, -1)
-        return mean, self.get_buffer("running_channels"), self.get_buffer("running_pixels")
-
-    def _fold(  # type: ignore[override]
-        self, weight: Tensor, bias: Tensor | None, mean: Tensor, channels: Tensor, pixels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        filters = weight.flatten(2).unflatten(0, (self.groups, -1))  # groups, out, channels, pixels
-        filters = channels.unsqueeze(1) @ filters @ pixels.unsqueeze(1)
-        shift = (filters.flatten(2) @ mean.mT).flatten()
-        return filters.reshape(weight.shape), -shift if bias is None else bias - shift
-
-
 @dataclass(frozen=True)
 class Layers:
     """Makes the layers of a network as its method has them.
@@ -115,11 +80,16 @@ class Layers:
         variant: ``"paper"``, with the exceptions of the authors' code, or ``"uniform"``, all convolutions alike.
         options: of every deconvolved convolution; they replace what the variant has.
         width: factor on the number of channels of every hidden layer.
+
+    >>> [type(m).__name__ for m in Layers("bn").stem(3, 8, 3)]
+    ['Conv2d', 'BatchNorm2d', 'ReLU']
+    >>> [type(m).__name__ for m in Layers("nd").stem(3, 8, 3)]
+    ['DeconvConv2d', 'ReLU']
     """
 
     method: str
     variant: str = "paper"
-    options: Options = field(default_factory=dict)
+    options: Overrides = field(default_factory=dict)
     width: float = 1.0
 
     @property
@@ -141,7 +111,7 @@ class Layers:
         return channels if self.width == 1 else max(8, 8 * round(channels * self.width / 8))
 
     def conv(
-        self, before: int, after: int, kernel_size: int, *, exception: Options | None = None, **arguments: Any
+        self, before: int, after: int, kernel_size: int, *, exception: Overrides | None = None, **arguments: Any
     ) -> nn.Module:
         """A convolution alone: of whitened patches for ``"nd"``, otherwise a plain one.
 
@@ -155,15 +125,15 @@ class Layers:
         return self._conv(self.rest, before, after, kernel_size, exception, arguments)
 
     def first_conv(
-        self, before: int, after: int, kernel_size: int, *, exception: Options | None = None, **arguments: Any
+        self, before: int, after: int, kernel_size: int, *, exception: Overrides | None = None, **arguments: Any
     ) -> nn.Module:
         """The first convolution of the network alone; arguments as in :meth:`conv`."""
         return self._conv(self.first, before, after, kernel_size, exception, arguments)
 
     def _conv(
-        self, kind: str, before: int, after: int, kernel_size: int, exception: Options | None, arguments: Options
+        self, kind: str, before: int, after: int, kernel_size: int, exception: Overrides | None, arguments: Overrides
     ) -> nn.Module:
-        every: Options = {"bias": kind != "bn"} | arguments
+        every: Overrides = {"bias": kind != "bn"} | arguments
         if kind == "nd":
             every |= (exception or {} if self.paper else {}) | self.options
             return DeconvConv2d(before, after, kernel_size, **every)
@@ -192,7 +162,11 @@ class Layers:
 
 
 class Classifier(nn.Module):
-    """Features, their mean over what is left of the picture, and a linear layer."""
+    """Features, their mean over what is left of the picture, and a linear layer.
+
+    >>> Classifier([nn.Conv2d(3, 8, 3)], nn.Linear(8, 10))(torch.zeros(2, 3, 9, 9)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self, features: list[nn.Module], classifier: nn.Module) -> None:
         super().__init__()
@@ -209,6 +183,9 @@ class SqueezeExcitation(nn.Sequential):
 
     Deconvolved, the two 1x1 convolutions take every ninth *image* of a batch as a sample: as in the authors' code,
     whose sampling stride counts the pixels of the flattened batch, and here there is one pixel an image.
+
+    >>> SqueezeExcitation(Layers("bn"), 32)(torch.zeros(2, 32, 4, 4)).shape
+    torch.Size([2, 32, 4, 4])
     """
 
     def __init__(self, layers: Layers, channels: int) -> None:

@@ -7,9 +7,15 @@ from torch import Tensor, nn
 
 from .blocks import Classifier, Layers
 
+__all__ = ["DenseLayer", "densenet121"]
+
 
 class DenseLayer(nn.Sequential):
-    """New channels in front of those that came in: norm, ReLU, 1x1 convolution; norm, ReLU, 3x3 convolution."""
+    """New channels in front of those that came in: norm, ReLU, 1x1 convolution; norm, ReLU, 3x3 convolution.
+
+    >>> DenseLayer(Layers("bn"), 8, 4)(torch.zeros(2, 8, 6, 6)).shape
+    torch.Size([2, 12, 6, 6])
+    """
 
     def __init__(self, layers: Layers, channels: int, growth: int) -> None:
         super().__init__(
@@ -30,6 +36,9 @@ def densenet121(layers: Layers, channels: int, classes: int) -> Classifier:
 
     As in the authors' network every convolution is deconvolved with five Newton-Schulz steps, the first too. Batch
     normalisation stands before the convolutions, and once more before the mean over the picture; none follows the stem.
+
+    >>> densenet121(Layers("nd", width=0.25), 3, 10).eval()(torch.zeros(1, 3, 16, 16)).shape
+    torch.Size([1, 10])
     """
     growth = layers.scaled(32)
     size = 2 * growth

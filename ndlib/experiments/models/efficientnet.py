@@ -9,12 +9,19 @@ from torch import Tensor
 from . import mobilenet
 from .blocks import Classifier, Layers, SqueezeExcitation
 
+__all__ = ["Block", "efficientnet"]
+
 # (expansion, channels, blocks, stride of the first block)
-STAGES = ((1, 16, 1, 2), (6, 24, 2, 1), (6, 40, 2, 2), (6, 80, 3, 2), (6, 112, 3, 1), (6, 192, 4, 2), (6, 320, 1, 2))
+PLAN = ((1, 16, 1, 2), (6, 24, 2, 1), (6, 40, 2, 2), (6, 80, 3, 2), (6, 112, 3, 1), (6, 192, 4, 2), (6, 320, 1, 2))
 
 
 class Block(mobilenet.Block):
-    """With r = residual(x), as in MobileNet v2: squeeze(r) + shortcut(x) at stride 1, squeeze(r) + r at stride 2."""
+    """With r = residual(x), as in MobileNet v2: squeeze(r) + shortcut(x) at stride 1, squeeze(r) + r at stride 2.
+
+    >>> import torch
+    >>> Block(Layers("bn"), 8, 16, 6, 2)(torch.zeros(2, 8, 6, 6)).shape
+    torch.Size([2, 16, 3, 3])
+    """
 
     def __init__(self, layers: Layers, before: int, after: int, expansion: int, stride: int) -> None:
         super().__init__(layers, before, after, expansion, stride)
@@ -38,9 +45,13 @@ def efficientnet(layers: Layers, channels: int, classes: int) -> Classifier:
     In the authors' deconvolved network only the very first convolution (10 Newton-Schulz steps) and the classifier are
     whitened: the flag that reaches the blocks is a constant None, and every block keeps its batch normalisation. The
     variant ``"uniform"`` deconvolves all of them.
+
+    >>> import torch
+    >>> efficientnet(Layers("nd", width=0.25), 3, 10).eval()(torch.zeros(1, 3, 16, 16)).shape
+    torch.Size([1, 10])
     """
     inside = replace(layers, method="bn") if layers.paper and layers.method == "nd" else layers
     before = layers.scaled(32)
     stem = layers.stem(channels, before, 3, padding=1, exception={"n_iter": 10})
-    blocks, before = mobilenet.stages(inside, before, STAGES, Block)
+    blocks, before = mobilenet.inverted_residuals(inside, before, PLAN, Block)
     return Classifier([*stem, *blocks], layers.head(before, classes))

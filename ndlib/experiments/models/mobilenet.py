@@ -6,22 +6,28 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from .blocks import Classifier, Layers, Options
+from .blocks import Classifier, Layers, Overrides
+
+__all__ = ["Block", "inverted_residuals", "mobilenetv2"]
 
 # (expansion, channels, blocks, stride of the first block)
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+PLAN = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 class Block(nn.Module):
     """1x1 expansion, 3x3 depthwise convolution, 1x1 projection; at stride 1 beside the identity or a 1x1 convolution.
 
     In the original only blocks that keep the number of channels have a shortcut.
+
+    >>> import torch
+    >>> Block(Layers("bn"), 8, 16, 6, 2)(torch.zeros(2, 8, 6, 6)).shape
+    torch.Size([2, 16, 3, 3])
     """
 
     def __init__(self, layers: Layers, before: int, after: int, expansion: int, stride: int) -> None:
         super().__init__()
         hidden = expansion * before
-        depthwise: Options = {"groups": hidden, "exception": {"n_iter": 1}}
+        depthwise: Overrides = {"groups": hidden, "exception": {"n_iter": 1}}
         self.residual = nn.Sequential(
             *layers.conv_norm(before, hidden, 1),
             nn.ReLU(inplace=True),
@@ -37,10 +43,15 @@ class Block(nn.Module):
         return y if self.shortcut is None else y + self.shortcut(x)
 
 
-def stages(
+def inverted_residuals(
     layers: Layers, before: int, plan: Iterable[tuple[int, int, int, int]], make: Callable[..., nn.Module] = Block
 ) -> tuple[list[nn.Module], int]:
-    """Inverted residual blocks after a plan as ``STAGES``, and the channels that leave the last one."""
+    """Inverted residual blocks after a plan as ``PLAN``, and the channels that leave the last one.
+
+    >>> made, channels = inverted_residuals(Layers("bn"), 8, [(6, 16, 3, 2)])
+    >>> len(made), channels
+    (3, 16)
+    """
     made = []
     for expansion, size, blocks, stride in plan:
         for block in range(blocks):
@@ -56,9 +67,13 @@ def mobilenetv2(layers: Layers, channels: int, classes: int) -> Classifier:
     In the authors' deconvolved network the stem takes 10 Newton-Schulz steps; depthwise convolutions and projections
     take a single one, which whitens next to nothing; projections have blocks of as many channels as come into
     their inverted residual block.
+
+    >>> import torch
+    >>> mobilenetv2(Layers("nd", width=0.25), 3, 10).eval()(torch.zeros(1, 3, 16, 16)).shape
+    torch.Size([1, 10])
     """
     before, last = layers.scaled(32), layers.scaled(1280)
     stem = layers.stem(channels, before, 3, padding=1, exception={"n_iter": 10})
-    blocks, before = stages(layers, before, STAGES)
+    blocks, before = inverted_residuals(layers, before, PLAN)
     features = [*stem, *blocks, *layers.conv_norm(before, last, 1), nn.ReLU(inplace=True)]
     return Classifier(features, layers.head(last, classes))

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from ..._core.whitening import block_size_for
 from ...files import path
-from ...layers import ChannelDeconv, DeconvConv2d, DeconvLinear, Deconvolution
+from ...layers import DeconvConv2d, Deconvolution
 from .. import ledger
-from ..benchmark import inputs_of, predicted
+from ..operations import forward_operations, whitening_operations
 from . import ARCHITECTURES, build, one_of
 from .blocks import METHODS, VARIANTS
+
+__all__ = ["Summary", "describe_architecture", "exceptions", "list_architectures", "net_sizes", "on_meta", "pictures"]
 
 BATCH = 128
 
@@ -36,6 +38,9 @@ class Summary:
     adds to that in training, forward, in the published algorithm at a batch of 128 pictures, of which each pays its
     share. ``deconvolved`` and ``kept`` convolutions of the deconvolved form, ``norms`` that it keeps, ``exceptions``
     in words.
+
+    >>> describe_architecture("vgg-small").deconvolved
+    5
     """
 
     arch: str
@@ -56,13 +61,21 @@ class Summary:
 
 @cache
 def net_sizes() -> dict[str, float]:
-    """Net sizes of table 1 in millions, by the names used there."""
+    """Net sizes of table 1 in millions, by the names used there.
+
+    >>> net_sizes()["VGG-16"]
+    14.71
+    """
     with path("published/table1_original_ye2020.csv").open() as stream:
         return {row["architecture"]: float(row["net_size_millions"]) for row in csv.DictReader(stream)}
 
 
 def on_meta(arch: str, method: str, **arguments: Any) -> nn.Module:
-    """A network without numbers: shapes only, and no memory."""
+    """A network without numbers: shapes only, and no memory.
+
+    >>> on_meta("vgg16", "nd").features[0].weight.is_meta
+    True
+    """
     architecture = ARCHITECTURES[arch]
     sizes: dict[str, Any] = {"classes": architecture.classes, "channels": architecture.channels}
     with torch.device("meta"), warnings.catch_warnings():
@@ -71,46 +84,21 @@ def on_meta(arch: str, method: str, **arguments: Any) -> nn.Module:
 
 
 def pictures(arch: str, count: int = BATCH) -> Tensor:
-    """Pictures without numbers, of the size the architecture was published for."""
+    """Pictures without numbers, of the size the architecture was published for.
+
+    >>> pictures("vgg16").shape
+    torch.Size([128, 3, 32, 32])
+    """
     architecture = ARCHITECTURES[arch]
     return torch.empty(count, architecture.channels, architecture.size, architecture.size, device="meta")
 
 
-def operations(model: nn.Module, x: Tensor) -> int:
-    """Floating-point operations of all convolutions and linear layers for a batch, forward; the rest is not counted."""
-    total = 0
-
-    def count(module: Any, _: tuple[Tensor, ...], y: Tensor) -> None:
-        nonlocal total
-        total += 2 * y.numel() * module.weight[0].numel()
-
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    model(x)
-    for hook in hooks:
-        hook.remove()
-    return total
-
-
-def whitening_operations(model: nn.Module, x: Tensor) -> float:
-    """Operations that deconvolution adds for a batch in training, forward, in the published algorithm.
-
-    Covariance, root and folding as in ``benchmark.predicted``, of linear layers and ``ChannelDeconv`` too; the latter
-    multiplies the data by its root instead of folding it.
-    """
-    total = 0.0
-    for layer, seen in inputs_of(model, x).values():
-        counts = predicted(layer, tuple(seen.shape))  # forward and backward, the latter twice the former
-        total += sum(counts[stage] for stage in ("statistics", "root", "folding")) / 3
-    for module in model.modules():
-        if isinstance(module, (DeconvLinear, ChannelDeconv)):  # which meet vectors here, one a picture
-            n, blocks = module.columns, module.n_blocks
-            multiplied = module.out_features if isinstance(module, DeconvLinear) else len(x)
-            total += 2 * len(x) * blocks * n**2 + 3 * module.options.n_iter * 2 * n**3 + 2 * multiplied * blocks * n**2
-    return total
-
-
 def exceptions(model: nn.Module) -> str:
-    """How deconvolved convolutions of a network differ from the defaults, in words: "first: 15 steps" for instance."""
+    """How deconvolved convolutions of a network differ from the defaults, in words: "first: 15 steps" for instance.
+
+    >>> exceptions(on_meta("vgg16", "nd"))
+    'first: 15 steps'
+    """
     convolutions = [m for m in model.modules() if isinstance(m, DeconvConv2d)]
     alike: dict[tuple[Any, ...], list[int]] = {}  # block sizes of the layers that are said in one phrase
     for i, layer in enumerate(convolutions):
@@ -135,8 +123,13 @@ def _kind(layer: nn.Conv2d) -> str:
 
 
 @cache
-def summary(arch: str, variant: str = "paper") -> Summary:
-    """Everything about one architecture."""
+def describe_architecture(arch: str, variant: str = "paper") -> Summary:
+    """Everything about one architecture.
+
+    >>> about = describe_architecture("vgg-small")
+    >>> about.parameters["nd"], about.deconvolved, about.exceptions
+    (389706, 5, 'first: 15 steps')
+    """
     nets = {method: on_meta(arch, method, variant=variant) for method in ARCHITECTURES[arch].methods}
     deconvolved = nets["nd"]
     convolutions = [m for m in deconvolved.modules() if isinstance(m, nn.Conv2d)]
@@ -146,7 +139,7 @@ def summary(arch: str, variant: str = "paper") -> Summary:
         arch=arch,
         parameters={method: sum(p.numel() for p in net.parameters()) for method, net in nets.items()},
         published=net_sizes().get(ledger.display_name(arch)),
-        plain=operations(nets["none"], x[:1]),
+        plain=forward_operations(nets["none"], x[:1]),
         extra=whitening_operations(deconvolved, x) / len(x),
         deconvolved=whitened,
         kept=len(convolutions) - whitened,
@@ -155,18 +148,22 @@ def summary(arch: str, variant: str = "paper") -> Summary:
     )
 
 
-def table(archs: Collection[str] = (), variant: str = "paper") -> Iterator[str]:
-    """What :func:`summary` says of some architectures, or of all, line by line as it is found out.
+def list_architectures(archs: Collection[str] = (), variant: str = "paper") -> Iterator[str]:
+    """What :func:`describe_architecture` says of some architectures, or of all, line by line as it is found out.
 
     Raises:
         ValueError: unknown architecture or variant; the message lists the valid ones.
+
+    >>> lines = list(list_architectures(["vgg-small"]))
+    >>> lines[1].split()[:3]
+    ['vgg-small', '0.39', '0.39']
     """
     for arch in archs:
         one_of("architecture", arch, ARCHITECTURES)
     one_of("variant", variant, VARIANTS)
     yield _line("", METHODS, "table 1", "differs", "GFLOP", "ND adds", "whitened")
     for arch in archs or ARCHITECTURES:
-        s = summary(arch, variant)
+        s = describe_architecture(arch, variant)
         millions = [f"{s.parameters[m] / 1e6:.2f}" if m in s.parameters else "" for m in METHODS]
         published = "" if s.published is None else f"{s.published:.2f}"
         differs = "" if s.difference is None else f"{s.difference:+.2f} %"
