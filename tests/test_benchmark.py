@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ndlib
-from ndlib import DeconvConv2d, __main__
+from ndlib import DeconvConv2d, cli
 from ndlib.experiments import baselines, benchmark, models, operations
 from ndlib.experiments.baselines import KroneckerConv2d, Straightforward, rebuilt
 from ndlib.experiments.operations import predicted_operations
@@ -216,7 +216,7 @@ def test_bench_compile_times_both_and_records_no_path(tmp_path, capsys):
     words = ["bench", "vgg-small", "--compile", "--batch-size", "8", "--rounds", "1", "--out", str(file)]
     torch.compiler.set_stance("force_eager")  # to compile takes a minute; that it can be done, test_layers.py shows
     try:
-        assert __main__.main([*words, "--official", str(tmp_path)]) == 0
+        assert cli.main([*words, "--official", str(tmp_path)]) == 0
     finally:
         torch.compiler.set_stance("default")
     record = benchmark.latest(file, "compiled", "vgg-small")
