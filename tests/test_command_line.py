@@ -13,7 +13,7 @@ from PIL import Image
 from ndlib import cli
 from ndlib.experiments import benchmark, ledger
 from ndlib.experiments.settings import Settings, choices_of, given_fields
-from ndlib.pictures import image_statistics, kernels
+from ndlib.pictures import folders, kernels, statistics_files
 
 RUN = "train --dataset photo-patches --method nd --width 0.25 --option block_size=8 --train-images 128"
 RUN += " --test-images 100 --batch-size 64 --epochs 1"
@@ -87,15 +87,15 @@ def test_train_command_adds_a_line_that_repeats_the_run(tmp_path):
         ("--method gn", 2, "invalid choice: 'gn' (choose from"),
         ("--arch resnet", 2, "invalid choice: 'resnet' (choose from"),
         ("--option blocks=16", 2, "'blocks=16' is not NAME=VALUE with NAME one of block_size, centering"),
-        ("--option block_size=0", 1, "block_size must be at least 1, got 0"),
-        ("--option eps=abc", 2, "eps must be a number, got 'abc'"),
-        ("--option block_size=x", 2, "block_size must be an integer, got 'x'"),
-        ("--option block_size=1.5", 2, "block_size must be an integer, got '1.5'"),
-        ("--option block_size=True", 2, "block_size must be an integer, got 'True'"),
-        ("--option detach_root=1", 2, "detach_root must be True or False, got '1'"),
-        ("--option freeze_after=soon", 2, "freeze_after must be None or an integer, got 'soon'"),
-        ("--option solver=3", 2, "solver must be a word, got '3'"),
-        ("--option solver=lu", 1, "solver"),
+        ("--option block_size=0", 2, "block_size must be a whole number of at least 1, got 0"),
+        ("--option eps=abc", 2, "eps must be a finite number of at least 0, got 'abc'"),
+        ("--option block_size=x", 2, "block_size must be a whole number of at least 1, got 'x'"),
+        ("--option block_size=1.5", 2, "block_size must be a whole number of at least 1, got 1.5"),
+        ("--option block_size=True", 2, "block_size must be a whole number of at least 1, got True"),
+        ("--option detach_root=1", 2, "detach_root must be True or False, got 1"),
+        ("--option freeze_after=soon", 2, "freeze_after must be None or a whole number of at least 1, got 'soon'"),
+        ("--option solver=3", 2, "solver must be one of 'newton_schulz', 'eigh', 'polar', got 3"),
+        ("--option solver=lu", 2, "solver must be one of 'newton_schulz', 'eigh', 'polar', got 'lu'"),
         ("--option process_group=1", 2, "'process_group=1' is not NAME=VALUE with NAME one of block_size, centering"),
         ("--device cuda", 2, "there is no GPU 'cuda' that this PyTorch can use; choose cpu"),
         ("--device mps", 2, "ndlib does not run on 'mps'; choose cpu or cuda"),
@@ -175,7 +175,7 @@ def test_statistics_command_prints_the_kernel_of_a_folder(pictures, tmp_path):
     assert re.search(r"centre \S+ \+- \S+, sigma .* pixels", summary[2])
     assert re.search(r"surround \S+ \+- \S+, sigma .* pixels", summary[3])
     assert re.fullmatch(r"  R\^2 0\.\d{4}", summary[4])
-    found = image_statistics.load(tmp_path / "all.npz")
+    found = statistics_files.load_statistics(tmp_path / "all.npz")
     assert int(found.total.images) == 4 and list(found.rescaled) == [30] and len(found.prefixes) == 2
     kernel = kernels.deconvolution_kernel(kernels.decompose(kernels.patch_covariance(found.total)))[0]
     assert float(centre) == pytest.approx(float(kernel[7, 7]), abs=1e-2)
@@ -189,7 +189,7 @@ def test_statistics_command_merges_parts_to_the_whole(pictures, tmp_path, monkey
     capsys.readouterr()
     assert cli.main(["statistics", "--merge", "alla.npz", "allb.npz", "--out", "merged.npz"]) == 0
     assert capsys.readouterr().out.startswith("4 pictures, 0 skipped: merged.npz\n")
-    ours, whole = (image_statistics.load(tmp_path / file).total for file in ("merged.npz", "all.npz"))
+    ours, whole = (statistics_files.load_statistics(tmp_path / file).total for file in ("merged.npz", "all.npz"))
     np.testing.assert_allclose(ours.products, whole.products, rtol=1e-12)
 
 
@@ -224,6 +224,6 @@ def test_interrupted_command_exits_with_130(pictures, tmp_path, monkeypatch, cap
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(image_statistics, "picture_statistics", interrupted)
+    monkeypatch.setattr(folders, "picture_statistics", interrupted)
     assert cli.main(["statistics", str(pictures), "--out", str(tmp_path / "x.npz")]) == 130
     assert "interrupted" in capsys.readouterr().err

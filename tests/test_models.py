@@ -506,9 +506,9 @@ def test_kronecker_layer_has_the_right_gradient():
 
 def test_kronecker_layer_is_for_one_process():
     with pytest.raises(ValueError, match="KroneckerConv2d has process_group=None only"):
-        kronecker(process_group=object())
+        kronecker(process_group="world")
     layer, x = kronecker()
-    layer.options = {**layer.options, "process_group": "world"}  # as a training of several processes does
+    layer.process_group = "world"  # as a training of several processes does
     with pytest.raises(ValueError, match="KroneckerConv2d has process_group=None only, got 'world'"):
         layer.train()(x)
 

@@ -76,7 +76,7 @@ def test_train_once_record_and_stored_network_agree(tmp_path, method):
     assert its_record == record
     assert not stored.training
     x = patches.test_images.float() / 255
-    torch.testing.assert_close(stored(x), model.eval()(x), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(stored(x), model.eval()(x), rtol=0.02, atol=0.05)  # half precision
     assert stored.state_dict().keys() == model.state_dict().keys()
 
 
@@ -285,7 +285,7 @@ def test_read_sweep_takes_an_integer_for_a_number(tmp_path):
         (f"{RUN}lr = 'high'", "s.toml: lr must be a number, got 'high'"),
         (f"{RUN}arch = 3", "s.toml: arch must be a text in quotes, got 3"),
         (f"{RUN}options = 3", "s.toml: options must be a table, got 3"),
-        (f"{RUN}options = {{ block_size = 1.5 }}", "s.toml: block_size must be an integer, got '1.5'"),
+        (f"{RUN}options = {{ block_size = 1.5 }}", "s.toml: block_size must be a whole number of at least 1, got 1.5"),
     ],
 )
 def test_sweep_command_answers_a_mistake_in_the_file_with_one_line(tmp_path, monkeypatch, capsys, text, message):
@@ -412,17 +412,18 @@ def test_missing_start_file_is_named():
 # Precision and processes. ----------------------------------------------------------------------------------
 
 
-def test_bfloat16_precision_is_used_and_recorded(monkeypatch):
+def test_bfloat16_precision_is_used_and_recorded():
     seen = set()
-    forward = torch.nn.functional.conv2d
 
-    def spy(x, *arguments, **named):
-        y = forward(x, *arguments, **named)
-        seen.add(y.dtype)
-        return y
+    def note(module, _, output):
+        if isinstance(module, torch.nn.Conv2d):
+            seen.add(output.dtype)
 
-    monkeypatch.setattr(torch.nn.functional, "conv2d", spy)
-    record = run(dataclasses.replace(SMALL, precision="bfloat16", epochs=1))[1]
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        record = run(dataclasses.replace(SMALL, precision="bfloat16", epochs=1))[1]
+    finally:
+        handle.remove()
     assert record["precision"] == "bfloat16"
     assert seen == {torch.bfloat16}
     with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, got 'half'"):

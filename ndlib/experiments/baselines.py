@@ -168,7 +168,6 @@ def rebuilt(layer: DeconvConv2d, kind: type[Layer], **options: Any) -> Layer:
         "device": layer.weight.device,
         "dtype": layer.weight.dtype,
         **vars(layer.options),
-        "block_size": layer.columns // math.prod(layer.kernel_size),
     }
     made = kind(*sizes, **same | options)
     made.weight, made.bias = layer.weight, layer.bias

@@ -50,7 +50,7 @@ class Dataset:
     classes: tuple[str, ...]
 
     def subset(self, train_images: int | None = None, test_images: int | None = None) -> Dataset:
-        """The first so many training and test images; None keeps all.
+        """The first ``train_images`` training images and ``test_images`` test images; None keeps all.
 
         >>> images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6) % 2
         >>> data = Dataset("made", images, labels, images, labels, ("a", "b"))
@@ -116,7 +116,7 @@ def load(name: str) -> Dataset:
 
     Raises:
         ValueError: unknown name.
-        DatasetError: the set is not there and cannot be downloaded, or its file is corrupt.
+        ndlib.files.DatasetError: the set is not there and cannot be downloaded, or its file is corrupt.
 
     >>> load("cifar")
     Traceback (most recent call last):
@@ -149,7 +149,7 @@ def read_npz(file: Path) -> dict[str, NDArray[np.generic]]:
     """The five arrays of a data set file, checked. Nothing in the file is executed.
 
     Raises:
-        DatasetError: the file is damaged or is not in the format that :func:`load` describes.
+        ndlib.files.DatasetError: the file is damaged or is not in the format that :func:`load` describes.
 
     >>> from ndlib.files import path
     >>> read_npz(path("README.md"))

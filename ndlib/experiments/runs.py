@@ -1,4 +1,4 @@
-"""Runs from their description to their ledger record, alone or in sweeps; interrupted, they go on.
+"""Runs from their description to their ledger record, alone or in sweeps; an interrupted run can be continued.
 
 A run is a :class:`.settings.Settings`. A sweep is a TOML file: ``[settings]`` of all its runs, a table ``[[arms]]`` for
 each thing compared, and in either a list of values where a list of runs is meant::
@@ -137,7 +137,7 @@ def train_once(
         **provenance(device),
         "command": shlex.join(command or settings.command()),
     }
-    return model, record
+    return model, {key: record[key] for key in ledger.SCHEMA}
 
 
 def initial_network(settings: Settings, data: Dataset) -> nn.Module:
@@ -281,7 +281,7 @@ def _tables(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _typed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, each of its type; an integer will do for a number."""
+    """The settings with values of the right types; an integer is accepted for a number."""
     typed = dict(settings)
     for f in fields(Settings):
         kind, words, _ = TYPES[str(f.type)]
@@ -306,8 +306,8 @@ def sweep(
 ) -> Iterator[str]:
     """Make the runs that the ledger ``file`` does not hold yet and add them to it; a line of text for each.
 
-    A run that was interrupted goes on after the last epoch that it finished. A run whose loss is no longer finite gets
-    its line and no record, and the sweep goes on. Of several processes that share each run the ``first`` alone writes.
+    An interrupted run continues after the last epoch that it finished. A run whose loss is no longer finite gets its
+    line and no record, and the sweep continues. Of several processes that share each run only the ``first`` writes.
 
     >>> list(sweep([], Path("results.jsonl")))
     []

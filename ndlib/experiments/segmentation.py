@@ -177,7 +177,7 @@ def train_segmentation(
 
     Raises:
         ValueError: an unknown data set, or settings that do not go together.
-        DatasetError: the data set is not in the folder.
+        ndlib.files.DatasetError: the data set is not in the folder.
 
     >>> train_segmentation(Path("nowhere"), "street", method="nd")
     Traceback (most recent call last):

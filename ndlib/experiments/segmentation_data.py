@@ -40,7 +40,7 @@ def cityscapes(folder: str | Path, split: str, *, classes: int = 19, base_size: 
     ``folder`` holds ``leftImg8bit`` and ``gtFine``, as the two archives of cityscapes-dataset.com unpack.
 
     Raises:
-        DatasetError: the folder, a part of it or a label map is not there.
+        ndlib.files.DatasetError: the folder, a part of it or a label map is not there.
 
     >>> cityscapes("nowhere", "train")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -84,7 +84,7 @@ def pets(folder: str | Path, split: str, *, base_size: int = 520) -> Pictures:
     ``folder`` holds ``oxford-iiit-pet``, as torchvision's downloader leaves it.
 
     Raises:
-        DatasetError: the folder, a part of it or a trimap is not there.
+        ndlib.files.DatasetError: the folder, a part of it or a trimap is not there.
 
     >>> pets("nowhere", "test")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -158,7 +158,7 @@ class Pictures:
     """Pictures in files, each with a file that holds a value for every pixel, of which ``table`` makes classes.
 
     Raises:
-        DatasetError: there is no picture, or a label map is missing.
+        ndlib.files.DatasetError: there is no picture, or a label map is missing.
         ValueError: a base size that leaves nothing to crop.
 
     >>> Pictures([], np.arange(256, dtype=np.uint8), 2, 520, scores_all)

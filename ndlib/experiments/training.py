@@ -139,7 +139,7 @@ def resized_crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
     """Half the squared distance of the outputs from the one-hot label, mean over the batch (the paper's L2 loss).
 
-    L = mean over the batch of |logits - onehot(label)|^2 / 2, for logits of shape (N, classes), labels of shape (N,).
+    The mean over the batch of ``|logits - onehot(label)|^2 / 2``; logits have shape (N, classes), labels (N,).
 
     >>> squared_error(torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([0])).item()
     2.0
@@ -205,7 +205,7 @@ def fit(
         checkpoint: written after each epoch; where it holds an unfinished run, that run goes on.
 
     Returns:
-        One dictionary an epoch: ``epoch`` (from 1), ``loss`` and ``train`` (the loss and percent right, over
+        One dictionary an epoch, with ``epoch`` (from 1), ``loss`` and ``train`` (the loss and percent right, over
         the training batches as they were met), ``test`` (percent right on the test images, after the epoch),
         ``train_seconds``, ``test_seconds``.
 

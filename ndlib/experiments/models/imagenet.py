@@ -127,7 +127,7 @@ def _as(layers: Layers, net: nn.Module, exceptions: dict[str, Overrides]) -> nn.
 
 
 def _without_norms(net: nn.Module) -> nn.Module:
-    """The network without batch normalisation, its convolutions with a bias in its stead, which starts at 0."""
+    """The network without batch normalisation; every convolution has a bias instead, which starts at 0."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.bias is None:
             module.bias = nn.Parameter(module.weight.new_zeros(module.out_channels))
