@@ -1,0 +1,17 @@
+// Plays the race as a file says, and prints what it reports.
+
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const [, , folder, file] = process.argv;
+const load = (name) => import(pathToFileURL(`${folder}/${name}`));
+const [network, race] = await Promise.all(["network.mjs", "race.mjs"].map(load));
+
+const { packed, count, trained, settings, steps } = JSON.parse(readFileSync(file, "utf8"));
+const { images, labels } = await race.unpack(Buffer.from(packed, "base64"), count);
+const digits = { images: race.standardised(images), labels, trained };
+const racer = race.racer(network.plainEngine(), digits, settings);
+const before = racer.report();
+const losses = Array.from({ length: steps }, () => racer.step());
+const typed = (key, value) => (ArrayBuffer.isView(value) ? Array.from(value) : value);
+console.log(JSON.stringify({ images, labels, before, losses, after: racer.report() }, typed));
