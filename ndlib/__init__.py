@@ -6,16 +6,18 @@
     ...                                     # train as before
     plain = ndlib.to_plain(model.eval())    # a plain network with the same outputs
 
-The method stands in this folder: ``functional`` (the mathematics), ``layers``, ``conversion``, ``diagnostics``, and
-``_core``, what they are built from. It needs torch and NumPy alone. The wings serve the book: ``pictures``
-(statistics and kernels of photographs), ``experiments`` (data sets, networks, training, ledgers), ``evidence``
-(published numbers and the audit), ``bookwork`` (figures, widgets, exercises) and ``cli``. Each loads when first used.
+The method stands in this folder: ``functional`` (the mathematics), ``layers``, ``conversion``, ``averages``,
+``diagnostics``, and ``_core``, what they are built from. It needs torch and NumPy alone. The wings serve the book:
+``pictures`` (statistics and kernels of photographs), ``experiments`` (data sets, networks, training, ledgers),
+``evidence`` (published numbers and the audit), ``bookwork`` (figures, widgets, exercises) and ``cli``. Each loads when
+it is first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .averages import freeze_statistics, keep_statistics, synchronise_statistics, update_statistics
     from .conversion import convert, convert_pretrained, to_plain
     from .diagnostics import check_finite, layer_whiteness
     from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
@@ -30,16 +32,23 @@ __all__ = [
     "check_finite",
     "convert",
     "convert_pretrained",
+    "freeze_statistics",
+    "keep_statistics",
     "layer_whiteness",
+    "synchronise_statistics",
     "to_plain",
+    "update_statistics",
 ]
 
 _HOME = {
     **dict.fromkeys(("DeconvConv1d", "DeconvConv2d", "DeconvConv3d", "DeconvLinear", "ChannelDeconv"), "layers"),
+    **dict.fromkeys(
+        ("freeze_statistics", "keep_statistics", "synchronise_statistics", "update_statistics"), "averages"
+    ),
     **dict.fromkeys(("convert", "convert_pretrained", "to_plain"), "conversion"),
     **dict.fromkeys(("check_finite", "layer_whiteness"), "diagnostics"),
 }
-_ROOMS = ("conversion", "diagnostics", "files", "functional", "layers")
+_ROOMS = ("averages", "conversion", "diagnostics", "files", "functional", "layers")
 _WINGS = ("bookwork", "cli", "evidence", "experiments", "pictures")
 
 

@@ -31,6 +31,7 @@ from ._core.moments import sample_moments
 from ._core.options import Options
 from ._core.patches import Patches
 from ._core.products import full_precision
+from ._core.warn import warn
 from ._core.whitening import Deconvolution, block_size_for, without_autocast
 from .functional import join_columns
 
@@ -87,7 +88,17 @@ class _DeconvConv(Deconvolution):
         chosen = self._chosen(options)
         plain: tuple[Any, ...] = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         super().__init__(*plain, padding_mode, device, dtype)  # of nn.Conv1d, 2d or 3d
-        block = block_size_for(in_channels, chosen.block_size) if groups == 1 else in_channels // groups
+        width = in_channels // groups
+        if groups == 1 or "block_size" in options:
+            block = block_size_for(width, chosen.block_size)
+        else:  # the published rule: groups are blocks
+            block = width
+            if width > chosen.block_size:
+                warn(
+                    f"each of the {groups} groups has {width} channels, all of which are whitened together: "
+                    f"{groups * (width * math.prod(self.kernel_size)) ** 2 / 1e6:.1f} million numbers in the roots; "
+                    "block_size=64, given explicitly, whitens parts of a group apart"
+                )
         columns, blocks = block * math.prod(self.kernel_size), in_channels // (groups * block)
         self._begin(chosen, columns, groups, blocks, device=device, dtype=dtype)
 
@@ -105,9 +116,9 @@ class _DeconvConv(Deconvolution):
                 pads += [int(self.padding[axis])] * 2
         return tuple(pads)
 
-    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
+    def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
         groups, blocks, grouping = self.groups, self.n_blocks, self.options.grouping
-        strides = tuple(map(self.options.sampling_stride.__mul__, self.stride))
+        strides = tuple(map(stride.__mul__, self.stride))
         if math.prod(self.kernel_size) == 1:  # every so many pixels of the whole batch, on whichever process they are
             pixels = x.movedim(1, -1).reshape(-1, x.shape[1])
             step = math.prod(strides)
@@ -120,16 +131,20 @@ class _DeconvConv(Deconvolution):
             x, pads = F.pad(x, pads, mode=self.padding_mode), (0,) * len(pads)
         return x, Patches(self.kernel_size, strides, pads, self.dilation, groups, blocks, grouping)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != len(self.kernel_size) + 2 or x.shape[1] != self.in_channels:
-            sides = ("L", "H, W", "D, H, W")[len(self.kernel_size) - 1]
-            raise ValueError(f"input must have shape (N, {self.in_channels}, {sides}), got {tuple(x.shape)}")
+    def forward(self, input: Tensor) -> Tensor:
+        dimensions = len(self.kernel_size)
+        x = input.unsqueeze(0) if input.dim() == dimensions + 1 else input  # one picture without a batch
+        if x.dim() != dimensions + 2 or x.shape[1] != self.in_channels:
+            sides = ("L", "H, W", "D, H, W")[dimensions - 1]
+            wanted = f"(N, {self.in_channels}, {sides}) or ({self.in_channels}, {sides})"
+            raise ValueError(f"input must have shape {wanted}, got {tuple(input.shape)}")
         weight, bias = self.folded(x, self.weight, self.bias)
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self.pads, mode=self.padding_mode), 0
-        convolve = CONVOLUTIONS[len(self.kernel_size) - 1]
-        return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        convolve = CONVOLUTIONS[dimensions - 1]
+        y = convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return y if x is input else y.squeeze(0)
 
 
 class DeconvConv1d(_DeconvConv, nn.Conv1d):
@@ -149,7 +164,8 @@ class DeconvConv2d(_DeconvConv, nn.Conv2d):
     With X the matrix of all patches (``functional.patch_matrix``), y = (X - mu) D w + b. The channels are
     whitened in blocks that share one mean and one root: with G = in_channels / block_size blocks, column c of
     a patch row goes to block c mod G (the published, interleaved order), and a row counts as G samples. With
-    ``groups`` > 1 every group has a mean and a root of its own and ``block_size`` is not used.
+    ``groups`` > 1 every group has a mean and a root of its own, and its channels are one block unless ``block_size`` is
+    given.
 
     The arguments up to ``dtype`` are those of ``nn.Conv2d``. Padding is part of the patches from which the moments
     come. The other arguments are keywords:
@@ -158,8 +174,9 @@ class DeconvConv2d(_DeconvConv, nn.Conv2d):
     {options}
 
     Shape:
-        Input (N, in_channels, H, W), output (N, out_channels, H', W') as in ``nn.Conv2d``. Before any training
-        step the layer is the plain convolution in evaluation.
+        Input (N, in_channels, H, W), output (N, out_channels, H', W'), or both without N, as in ``nn.Conv2d``. Before
+        any training step the layer is the plain convolution in evaluation. Where a small map in a small batch has fewer
+        than two positions to measure, the sampling stride of that step is lowered.
 
     Raises:
         ValueError: channels not divisible by groups, a value that an option cannot have, input of another shape, fewer
@@ -204,7 +221,7 @@ class DeconvLinear(Deconvolution, nn.Linear):
     {options}
 
     Shape:
-        Input (N, ..., in_features), output (N, ..., out_features).
+        Input (..., in_features), output (..., out_features).
 
     Raises:
         ValueError, TypeError, FloatingPointError: as :class:`.DeconvConv2d`.
@@ -232,12 +249,13 @@ class DeconvLinear(Deconvolution, nn.Linear):
         block = block_size_for(in_features, chosen.block_size)
         self._begin(chosen, block, 1, in_features // block, device=device, dtype=dtype)
 
-    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
+    def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
         return x.reshape(-1, self.in_features), Patches(blocks=self.n_blocks, grouping=self.options.grouping)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() < 2 or x.shape[-1] != self.in_features:
-            raise ValueError(f"input must have shape (N, ..., {self.in_features}), got {tuple(x.shape)}")
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
+        if x.dim() < 1 or x.shape[-1] != self.in_features:
+            raise ValueError(f"input must have shape (..., {self.in_features}), got {tuple(x.shape)}")
         if 0 < x.numel() < self.weight.numel():  # (x - mu) D has fewer rows than D w has columns: multiply that
             return F.linear(self.whitened(x), self.weight, self.bias)
         return F.linear(x, *self.folded(x, self.weight, self.bias))
@@ -311,8 +329,8 @@ class ChannelDeconv(Deconvolution):
             self.register_buffer("rest_mean", torch.zeros((), device=device, dtype=dtype))
             self.register_buffer("rest_var", torch.ones((), device=device, dtype=dtype))
 
-    def _step(self, x: Tensor) -> int:
-        stride = self.options.sampling_stride
+    @staticmethod
+    def _step(x: Tensor, stride: int) -> int:
         return stride**2 if x.dim() > 2 and min(x.shape[2:]) >= stride else 1
 
     def _blocks(self, channels: Tensor) -> Tensor:
@@ -321,9 +339,9 @@ class ChannelDeconv(Deconvolution):
             return channels.unflatten(0, (self.columns, self.n_blocks))
         return channels.unflatten(0, (self.n_blocks, self.columns)).transpose(0, 1)
 
-    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
+    def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
         pixels = x[:, : x.shape[1] - self.rest].movedim(1, 0).flatten(1)  # channels, then images and positions
-        step = self._step(x)
+        step = self._step(x, stride)
         before, total = rows_before(pixels.shape[1], self.group, x.device)
         if self.options.centering == "per-block":
             return pixels[:, -before % step :: step].T, Patches(blocks=self.n_blocks, grouping=self.options.grouping)
@@ -332,7 +350,9 @@ class ChannelDeconv(Deconvolution):
         return torch.cat(chosen, 1).T, Patches()
 
     def _measure_rest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        values = x[:, x.shape[1] - self.rest :].flatten(1)[:, :: self._step(x)].reshape(-1, 1)
+        values = (
+            x[:, x.shape[1] - self.rest :].flatten(1)[:, :: self._step(x, self.options.sampling_stride)].reshape(-1, 1)
+        )
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         n = len(values)
         mean, var = (moment.squeeze(0) for moment in sample_moments(values, Patches(), n))
@@ -344,7 +364,8 @@ class ChannelDeconv(Deconvolution):
         self.remember(rest_mean=mean, rest_var=var)
         return mean, var
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ValueError(f"input must have shape (N, {self.num_features}, ...), got {tuple(x.shape)}")
         with without_autocast(x), full_precision():

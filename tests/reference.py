@@ -112,7 +112,7 @@ def convolution(
     for g in range(groups):
         part = x[:, g * channels : (g + 1) * channels]
         w = weight[g * outputs : (g + 1) * outputs].flatten(1)
-        n_blocks = 1 if groups > 1 else channels // block_of(channels, block)
+        n_blocks = channels // block_of(channels, block)
         columns = blocks_of_columns(channels * taps, n_blocks, grouping)
         if training:
             if taps == 1:

@@ -7,7 +7,7 @@ of the layer, so that they travel with its state.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,16 @@ from .private_torch import version_of
 if TYPE_CHECKING:
     from .whitening import Deconvolution
 
-__all__ = ["add_buffers", "enter", "is_fresh", "mark_fresh", "refresh_root", "running_whitening", "take_root"]
+__all__ = ["RootOf", "add_buffers", "enter", "is_fresh", "mark_fresh", "refresh_root", "running_whitening", "take_root"]
+
+
+class RootOf(NamedTuple):
+    """The averaged covariance that a running root was taken of: the tensor, its version, and its values then."""
+
+    tensor: Tensor
+    version: int | None
+    values: Tensor
+    weight: Tensor
 
 
 def add_buffers(layer: Deconvolution, means: int, square: tuple[int, ...], kind: dict[str, Any]) -> None:
@@ -44,22 +53,31 @@ def enter(layer: Deconvolution, momentum: float, values: dict[str, Tensor]) -> N
 
 
 def running_whitening(layer: Deconvolution) -> tuple[Tensor, Tensor]:
-    """Mean (groups, 1 or blocks, n) and root (groups, n, n) of the averages; (0, I) before any training step."""
-    mean = layer.running_mean.view(layer.n_groups, -1, layer.columns)
+    """Mean (groups, 1 or blocks, n) and root (groups, n, n) of the averages; (0, I) before any training step.
+
+    Copies where a gradient may flow back to weights: the next training step changes the averages in place.
+    """
+    mean, root = layer.running_mean, layer.running_deconv
     if layer.options.running == "covariance":
         refresh_root(layer)
         weight = layer.get_buffer("running_weight")
-        mean = mean / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # 0 / 0 before the first batch
-    return mean, layer.running_deconv.view(layer.n_groups, layer.columns, layer.columns)
+        # 0 / 0 before the first batch.
+        mean, root = mean / weight.clamp(min=torch.finfo(weight.dtype).tiny), layer.running_deconv
+    if torch.is_grad_enabled():
+        mean, root = mean.clone(), root.clone()
+    return mean.view(layer.n_groups, -1, layer.columns), root.view(layer.n_groups, layer.columns, layer.columns)
 
 
 def refresh_root(layer: Deconvolution) -> None:
     """Take the root of the averaged covariance if this is another than that of the root at hand.
 
-    Another tensor, or one that was written to since: a moving average of models, ``functional_call`` and others change
-    buffers without asking the layer. A compiled step cannot ask.
+    A moving average of models, ``functional_call``, a loader and others change buffers without asking the layer, and
+    not all of them leave a trace in the tensor's version. So values are compared; only between two training steps, when
+    every step counts, does the version have to do. A compiled step cannot ask.
     """
-    if not torch.compiler.is_compiling() and not is_fresh(layer):
+    if torch.compiler.is_compiling() or layer.running_mean.is_meta:
+        return
+    if not (is_same_tensor(layer) if layer.training else is_fresh(layer)):
         take_root(layer)
 
 
@@ -70,18 +88,29 @@ def take_root(layer: Deconvolution) -> None:
     started, eye = weight > 0, torch.eye(layer.columns, dtype=cov.dtype, device=cov.device)
     average = torch.where(started, cov / weight, eye)
     root = layer.root(average.view(layer.n_groups, layer.columns, layer.columns))
-    layer.running_deconv.copy_(torch.where(started, root.view_as(cov), eye))
-    if not torch.compiler.is_compiling():
-        mark_fresh(layer)
+    root = torch.where(started, root.view_as(cov), eye)
+    if torch.compiler.is_compiling():
+        layer.running_deconv.copy_(root)
+        return
+    layer.running_deconv = root.to(cov.dtype)  # another tensor: the old one may be on the meta device, or in a graph
+    mark_fresh(layer)
 
 
 def mark_fresh(layer: Deconvolution) -> None:
     """Note that ``running_deconv`` is the root of the averaged covariance as it is now."""
-    cov = layer.get_buffer("running_cov")
-    layer.root_of = cov, version_of(cov)
+    cov, weight = layer.get_buffer("running_cov"), layer.get_buffer("running_weight")
+    layer.root_of = RootOf(cov, version_of(cov), cov.detach().clone(), weight.detach().clone())
+
+
+def is_same_tensor(layer: Deconvolution) -> bool:
+    """Whether the averaged covariance is the tensor that the root was taken of, and was not written to since."""
+    cov, of = layer.get_buffer("running_cov"), layer.root_of
+    return of is not None and of.tensor is cov and of.version is not None and of.version == version_of(cov)
 
 
 def is_fresh(layer: Deconvolution) -> bool:
-    """Whether ``running_deconv`` is the root of the averaged covariance as it is now."""
-    cov = layer.get_buffer("running_cov")
-    return layer.root_of is not None and layer.root_of[0] is cov and layer.root_of[1] == version_of(cov)
+    """Whether ``running_deconv`` is the root of the averaged covariance as it is now, by its values."""
+    cov, weight, of = layer.get_buffer("running_cov"), layer.get_buffer("running_weight"), layer.root_of
+    if of is None or of.values.device != cov.device or of.values.dtype != cov.dtype:
+        return False
+    return torch.equal(of.values, cov) and torch.equal(of.weight, weight)

@@ -14,9 +14,21 @@ WARM_UP = 100  # training steps in which every batch is measured, whatever updat
 
 
 def is_measured(step: int, options: Options) -> bool:
-    """Whether the batch of a training step, counted from 0, is measured."""
+    """Whether the batch of a training step, counted from 0, is measured.
+
+    After the warm-up one of every k = update_every, each time one later: 0, k + 1, 2 k + 2, ..., of k^2 that repeat. So
+    all kinds of batches are met in turn where several forward passes make a step, as those of a discriminator do.
+    """
     frozen = options.freeze_after is not None and step >= options.freeze_after
-    return not frozen and (step < WARM_UP or step % options.update_every == 0)
+    turn, place = divmod(step - WARM_UP, options.update_every)
+    return not frozen and (step < WARM_UP or place == turn % options.update_every)
+
+
+def _circle(every: int) -> int:
+    """Steps after which measuring repeats. A compiled step measures every k-th and takes no turns: its numbers must be
+    few.
+    """
+    return every if torch.compiler.is_compiling() else every**2
 
 
 @dataclass
@@ -30,17 +42,22 @@ class StepCount:
     taken: int = 0
     measures: bool = True  # whether the present step measures its batch
     replayed: bool = False  # whether it is computed once more, and has been counted and remembered before
+    outside: bool = False  # whether any step was ever taken outside a backward pass
+    frozen: bool = False  # whether the running averages serve and are left alone, by freeze_statistics
+    kept: bool = False  # whether batches are measured and not remembered, by keep_statistics
 
     def advance(self, options: Options) -> bool:
         """Count a training step, and tell whether its batch is measured."""
         every, last, step = options.update_every, options.freeze_after, self.taken
-        if every == 1 and last is None:
+        if self.frozen:
+            measures = False
+        elif every == 1 and last is None:
             measures = True
         elif last is not None and step >= last:
             measures = False
         else:
             if last is None and step >= WARM_UP + every:
-                step = WARM_UP + (step - WARM_UP) % every
+                step = WARM_UP + (step - WARM_UP) % _circle(every)
             self.taken = step + 1
             measures = is_measured(step, options)
         if not torch.compiler.is_compiling():  # for which a value to remember is a value to compile for

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from .warn import warn
 
-__all__ = ["NOT_FINITE", "check_input", "check_root", "diverged", "warn_of_few_rows"]
+__all__ = ["NOT_FINITE", "PLAIN", "check_input", "check_root", "diverged", "warn_of_few_rows"]
+
+PLAIN = (Tensor, nn.Parameter)  # tensors with values; torch's fake tensors, for instance, have none
 
 NOT_FINITE = (
     "{layer}: the input holds NaN or infinite values, or the inverse root diverged; look for a diverging loss "
@@ -28,7 +30,7 @@ def check_input(layer: nn.Module, x: Tensor, flag: Tensor) -> None:
         return  # measuring it fails, and says why
     low, high = torch.aminmax(x if x.is_contiguous() else x.movedim(1, -1))  # it would copy channels last
     finite = (low - low) == (high - high)  # 0 if finite, else NaN, which equals nothing
-    if not x.is_cpu or torch.compiler.is_compiling():
+    if not x.is_cpu or type(x) not in PLAIN or torch.compiler.is_compiling():
         flag.logical_or_(~finite)
     elif not finite:
         raise FloatingPointError(NOT_FINITE.format(layer=layer))
@@ -42,7 +44,7 @@ def check_root(layer: nn.Module, cov: Tensor, root: Tensor, eps: float, flag: Te
     size = torch.linalg.matrix_norm(root.detach()).amax()
     limit = 2 * math.sqrt(cov.shape[-1] / eps) if eps > 0 else math.inf
     broken = ~(size < limit)  # NaN is not
-    if not cov.is_cpu or torch.compiler.is_compiling():
+    if not cov.is_cpu or type(cov) not in PLAIN or torch.compiler.is_compiling():
         flag.logical_or_(broken)
     elif broken:
         raise diverged(layer, cov.detach(), eps)

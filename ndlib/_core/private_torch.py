@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["HOOKS", "current_graph_task_id", "in_backward", "linear_pointwise", "pass_hooks", "version_of"]
+__all__ = [
+    "HOOKS",
+    "current_graph_task_id",
+    "in_backward",
+    "linear_pointwise",
+    "note_in_state",
+    "pass_hooks",
+    "version_of",
+]
 
 # oneDNN's matrix product, the one that torch.compile calls on processors. On some processors it takes half the time of
 # torch.matmul's, and the same elsewhere.
@@ -33,6 +41,15 @@ def in_backward() -> bool:
 def version_of(tensor: Tensor) -> int | None:
     """How often a tensor was written to; None where that is not counted, and it may have changed at any time."""
     return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+def note_in_state(state: Any, prefix: str, name: str, value: Any) -> None:
+    """Add to what a state says of a module beside its tensors, which is the module's version so far.
+
+    A state that says nothing of its modules, such as a plain dictionary, stays as it is.
+    """
+    notes: dict[str, dict[str, Any]] = getattr(state, "_metadata", {})
+    notes.get(prefix[:-1], {})[name] = value
 
 
 # The dictionaries in which a module keeps its hooks. A handle that the user holds removes its hook from the dictionary

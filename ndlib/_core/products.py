@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from . import private_torch
 
@@ -26,7 +27,12 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     # are. Elsewhere such a call would cost as much as a small product.
     if torch.compiler.is_compiling():
         return _opaque_product(a, b)
-    by_onednn = private_torch.linear_pointwise and a.dtype == b.dtype == torch.float32 and a.device.type == "cpu"
+    by_onednn = (
+        not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and private_torch.linear_pointwise
+        and a.dtype == b.dtype == torch.float32
+        and a.device.type == "cpu"
+    )
     if not by_onednn or a.shape[:-2].numel() > 1 or b.shape[:-2].numel() > 1:
         return a @ b
     # The operator copies a transposed matrix with one thread, where a stack of one is copied with all.
@@ -86,9 +92,41 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return precisely
 
 
+class _NoSecondDerivative(torch.autograd.Function):
+    """Hands on the first tensor, and says why it has no gradient when one is asked for by way of the others."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, *_: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise RuntimeError(
+            "the whitening of a deconvolution layer (DeconvConv1d, 2d, 3d, DeconvLinear) has no second derivative: its "
+            "gradients are computed by formulas of their own. Take second derivatives of a plain network, "
+            "ndlib.to_plain(model.eval())"
+        )
+
+
 def backward_pass(function: Any) -> Any:
-    """A backward pass of ours: in full precision, and not itself differentiable."""
-    return once_differentiable(in_full_precision(function))
+    """A backward pass of ours: in full precision, and not itself differentiable, which it says when asked to be."""
+
+    @wraps(function)
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        with torch.no_grad(), full_precision():
+            found = function(ctx, *gradients)
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return found
+        several = found if isinstance(found, tuple) else (found,)
+        return tuple(_NoSecondDerivative.apply(t, *gradients) if isinstance(t, Tensor) else t for t in several)
+
+    return backward
 
 
 def _set_full_precision() -> Callable[[], None]:
@@ -118,3 +156,32 @@ def _product_in_full_precision(a: Tensor, b: Tensor) -> Tensor:
 
 _opaque_product = torch.library.custom_op("ndlib::product", _product_in_full_precision, mutates_args=())
 _opaque_product.register_fake(torch.matmul)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Of an exported program, which is made of operators and has none of the functions that call them."""
+    a, b = ctx.saved_tensors
+    return torch.ops.ndlib.product(grad, b.mT).sum_to_size(a.shape), torch.ops.ndlib.product(a.mT, grad).sum_to_size(
+        b.shape
+    )
+
+
+_opaque_product.register_autograd(_gradients, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.ndlib.product)
+def _operations(a_shape: torch.Size, b_shape: torch.Size, *_: Any, **__: Any) -> int:
+    """Of a @ b, for ``torch.utils.flop_counter``: 2 for each product and its sum."""
+    return 2 * math.prod(a_shape) * b_shape[-1]
+
+
+if private_torch.linear_pointwise is not None:
+
+    @register_flop_formula(private_torch.linear_pointwise)
+    def _operations_of_onednn(a_shape: torch.Size, b_shape: torch.Size, *_: Any, **__: Any) -> int:
+        """Of a @ b'."""
+        return 2 * math.prod(a_shape) * b_shape[0]

@@ -22,12 +22,13 @@ NEWTON_SCHULZ = (1.5, 0.5)
 def inverse_root(cov: Tensor, solver: Solver, n_iter: int, eps: float) -> Tensor:
     """The root that :func:`ndlib.functional.inverse_sqrt` describes, for arguments that have been checked."""
     a = cov + eps * torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
-    if eps == 0 and a.is_cpu and not torch.compiler.is_compiling():
+    if eps == 0 and a.is_cpu and type(a) is Tensor and not torch.compiler.is_compiling():
         _check_invertible(a, solver)
     if solver == "eigh":
         return _RootByEigh.apply(a, None, eps)
     coefficients = polar_coefficients(n_iter) if solver == "polar" else [NEWTON_SCHULZ] * n_iter
-    if a.device.type == "cpu" and a.shape[-1] >= EIGH_FROM:
+    # An exported program keeps the operators alone, and torch's gradient of eigh divides by differences of eigenvalues.
+    if a.device.type == "cpu" and a.shape[-1] >= EIGH_FROM and not torch.compiler.is_exporting():
         return _RootByEigh.apply(a, coefficients, eps)
     return _RootByProducts.apply(a, coefficients)
 

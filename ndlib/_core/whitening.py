@@ -19,7 +19,7 @@ from .folding import fold
 from .moments import sample_moments
 from .options import ABOUT, Centering, Grouping, Options, Running, Solver, describe
 from .patches import Patches, count_rows, patch_samples
-from .private_torch import in_backward
+from .private_torch import in_backward, note_in_state
 from .products import full_precision
 from .roots import inverse_root
 from .warn import warn
@@ -105,7 +105,7 @@ class Deconvolution(nn.Module):
         """``columns`` of one block; ``n_groups`` roots, each shared by the ``n_blocks`` blocks of its group."""
         self.options, self.columns, self.n_groups, self.n_blocks = options, columns, n_groups, n_blocks
         self.count = StepCount()
-        self.root_of: tuple[Tensor, int | None] | None = None  # the covariance that running_deconv is the root of
+        self.root_of: averages.RootOf | None = None  # the covariance that running_deconv is the root of
         self.warned_of_few_rows = False
         means = n_groups * (n_blocks if options.centering == "per-block" else 1)
         square = (columns, columns) if n_groups == 1 else (n_groups, columns, columns)
@@ -117,13 +117,13 @@ class Deconvolution(nn.Module):
         # Whole numbers can be averaged with all other buffers, as torch.optim.swa_utils does; truth values cannot.
         self.register_buffer("nonfinite", torch.zeros((), dtype=torch.uint8, device=device), persistent=False)
 
-    def sampled(self, x: Tensor) -> tuple[Tensor, Patches]:
-        """A batch, and which of its patches the moments are estimated from."""
+    def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
+        """A batch, and which of its patches the moments are estimated from: every ``stride``-th."""
         raise NotImplementedError
 
     def samples(self, x: Tensor) -> Tensor:
         """These patches, the rows that the moments are estimated from, shape (groups, blocks, rows, columns)."""
-        return patch_samples(*self.sampled(x))
+        return patch_samples(*self.sampled(x, self.options.sampling_stride))
 
     # One step. -------------------------------------------------------------------------------------------------
 
@@ -139,9 +139,14 @@ class Deconvolution(nn.Module):
         """Check the input of a training step and count it, and tell whether this batch is to be measured."""
         if not self.training:
             return False
-        self.count.replayed = in_backward()  # by torch.utils.checkpoint, which computes a step that was taken again
+        # Inside a backward pass torch.utils.checkpoint computes a step again that was taken before. A layer that is
+        # never called elsewhere, as in a network that runs inside somebody's backward pass, takes its steps there.
+        inside = in_backward()
+        self.count.replayed = inside and self.count.outside
         if self.count.replayed:
             return self.count.measures
+        if not (inside or torch.compiler.is_compiling()):
+            self.count.outside = True
         guards.check_input(self, x, self.nonfinite)
         self.num_batches_tracked += 1
         return self.count.advance(self.options)
@@ -163,12 +168,22 @@ class Deconvolution(nn.Module):
         """Mean (groups, 1 or blocks, n) and the matrix (groups, n, n) whose inverse root whitens this batch."""
         centering = self.options.centering
         group = None if self.options.process_group is None else self.group
-        batch, patches = self.sampled(x)
-        rows, pooled = count_rows(batch, patches), centering != "per-block"
+        stride, pooled = self.options.sampling_stride, centering != "per-block"
+        batch, patches = self.sampled(x, stride)
+        rows = count_rows(batch, patches)
+        while rows < 2 and stride > 1 and group is None:  # a small map and a small batch: measure more of their pixels
+            stride -= 1
+            batch, patches = self.sampled(x, stride)
+            rows = count_rows(batch, patches)
         samples = rows * patches.blocks
         if samples < self.columns and not self.warned_of_few_rows and not torch.compiler.is_compiling():
             self.warned_of_few_rows = True
             guards.warn_of_few_rows(self, samples, self.columns)
+        if samples < 2:
+            raise ValueError(
+                f"{self}: a covariance needs at least 2 rows, and an input of shape {tuple(x.shape)} has {samples}: "
+                "use a larger batch or picture, or leave this layer plain"
+            )
         mean, cov = sample_moments(batch, patches, rows, pooled=pooled)
         if group is not None:
             mean, cov = synchronise(mean, cov, samples if pooled else rows, group)
@@ -190,7 +205,7 @@ class Deconvolution(nn.Module):
 
     def remember(self, **values: Tensor) -> None:
         """Let values of the batch just measured enter the running averages, buffers of these names."""
-        if not self.count.replayed:
+        if not (self.count.replayed or self.count.kept):
             averages.enter(self, self.count.momentum(self.options), values)
 
     def running_whitening(self) -> tuple[Tensor, Tensor]:
@@ -205,7 +220,9 @@ class Deconvolution(nn.Module):
             if kind != found[0].dtype:  # the averages of a layer in half precision
                 found = tuple(t.to(kind) for t in found)  # type: ignore[assignment]
             new_weight, new_bias = self._fold(weight.to(kind), bias, *found)
-        return new_weight.to(weight.dtype), new_bias.to(weight.dtype)
+        # In the plain weight's order of memory, by which a convolution chooses that of its output.
+        order = torch.contiguous_format if weight.is_contiguous() else torch.preserve_format
+        return new_weight.to(weight.dtype).contiguous(memory_format=order), new_bias.to(weight.dtype)
 
     def _fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`whitening` returned, and the weights, as one linear map."""
@@ -239,15 +256,42 @@ class Deconvolution(nn.Module):
             averages.mark_fresh(self)
         return self
 
+    def reset_parameters(self) -> None:
+        """New weights, and averages that have seen nothing; also after ``to_empty``, which leaves unset memory."""
+        super().reset_parameters()  # type: ignore[misc]  # of the plain layer
+        if hasattr(self, "running_mean"):  # not yet when the plain layer is made
+            self.reset_statistics()
+
+    @torch.no_grad()
+    def reset_statistics(self) -> None:
+        """Let the running averages be those of a new layer."""
+        self.running_mean.zero_()
+        self.running_deconv.copy_(torch.eye(self.columns).expand_as(self.running_deconv))
+        for name in ("running_cov", "running_weight"):
+            if hasattr(self, name):
+                self.get_buffer(name).zero_()
+        self.nonfinite.zero_()
+        self.root_of, self.warned_of_few_rows = None, False
+        self.restart(0)
+
     def restart(self, steps: int) -> None:
         """Go on as after so many training steps."""
         self.num_batches_tracked.fill_(steps)
         self.count = StepCount(steps)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # The options that the averages and weights belong to.
+        note_in_state(destination, prefix, "options", {name: getattr(self.options, name) for name in RECORDED})
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        errors: list[str] = rest[-1]
+        self._compare_with_state(state_dict, prefix, local_metadata.get("options", {}), errors)
         # The authors' checkpoints, and plain ones, have no such count.
         state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
         device = self.running_mean.device
         if device.type == "meta":
             return
@@ -259,11 +303,36 @@ class Deconvolution(nn.Module):
             self.root_of = None
         self.train(self.training)
 
+    def _compare_with_state(
+        self, state_dict: dict[str, Any], prefix: str, saved: dict[str, Any], errors: list[str]
+    ) -> None:
+        """Refuse a state whose averages are of another kind, and warn of one that was made with other options."""
+        if self.options.running == "covariance" and f"{prefix}running_deconv" in state_dict:
+            errors.append(
+                f"{prefix}running_deconv is an averaged root, and this layer averages covariances, which cannot be had "
+                'from it; make the layer with running="root"'
+            )
+        elif self.options.running == "root" and f"{prefix}running_cov" in state_dict:
+            errors.append(
+                f"{prefix}running_cov is an averaged covariance, and this layer averages roots; make the layer with "
+                'running="covariance"'
+            )
+        changed = {name: value for name, value in saved.items() if value != getattr(self.options, name)}
+        if fixed := [f"{name}={value!r}" for name, value in changed.items() if name in SHAPING and name != "running"]:
+            errors.append(f"{prefix[:-1] or type(self).__name__} was saved with {', '.join(fixed)}; make the layer so")
+        elif changed := {name: value for name, value in changed.items() if name != "running"}:
+            listed = ", ".join(f"{k}={v!r}, not {getattr(self.options, k)!r}" for k, v in changed.items())
+            warn(f"{prefix[:-1] or type(self).__name__} was saved with {listed}; training goes on with the latter")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is remembered of a tensor means nothing in another process.
+        return {**super().__getstate__(), "root_of": None}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Deconvolution:
         group = self.options.process_group
         memo[id(group)] = group  # shared by the copies: it cannot be copied, and need not be
         copied = memo[id(self)] = self.__new__(type(self))
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied.__dict__.update(copy.deepcopy({**self.__dict__, "root_of": None}, memo))
         return copied
 
     def extra_repr(self) -> str:
@@ -271,6 +340,7 @@ class Deconvolution(nn.Module):
         return ", ".join([super().extra_repr(), f"columns={self.columns}, blocks={self.n_blocks}", *changed])
 
 
+RECORDED = ("block_size", "grouping", "centering", "running", "eps", "n_iter", "solver")  # beside a state
 HIDDEN = ("block_size", "sampling_stride")  # of a layer's description, which says columns and blocks instead
 
 
