@@ -24,7 +24,7 @@ from ._core.whitening import Deconvolution
 from .diagnostics import check_finite
 from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
 
-__all__ = ["LayerReport", "Report", "convert", "convert_pretrained", "to_plain"]
+__all__ = ["Copy", "LayerReport", "Report", "convert", "convert_pretrained", "to_plain"]
 
 PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {
     DeconvConv1d: nn.Conv1d,
@@ -41,6 +41,18 @@ UNKNOWN = "what it follows cannot be told without a trace; stays as it is"
 NOT_FUSED = "does not directly follow a layer that it can be fused into, and stays as it is"
 
 
+class Copy(nn.Module):
+    """Stands for a normalisation that was dropped before an operation in place, which may write to what it returns.
+
+    >>> x = torch.zeros(3)
+    >>> Copy()(x).add_(1), x
+    (tensor([1., 1., 1.]), tensor([0., 0., 0.]))
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.clone()
+
+
 def convert(
     net: nn.Module, *, inplace: bool = False, linear_block_size: int = 512, **options: Any
 ) -> tuple[nn.Module, Report]:
@@ -50,7 +62,8 @@ def convert(
     with the same weights, and get a bias where they have none, as the shift of the normalisation is gone. The
     classifier, that is the last linear layer and those that lead to it through activations and dropout only, becomes
     ``DeconvLinear``. Convolutions that see a single pixel (squeeze-and-excitation) are measured at every image, not at
-    every ninth. Batch normalisation becomes ``nn.Identity`` if at least one deconvolution layer takes its output,
+    every ninth. Batch normalisation becomes ``nn.Identity`` (a
+    :class:`.Copy` before an operation in place) if at least one deconvolution layer takes its output,
     through activations, pooling, sums, concatenations and whatever else has no weights; of several takers the others
     then go without. All other layers stay, and so do subclasses of these, which may compute something else. Where
     tracing fails, every layer counts as lying on the path, and the report says so.
@@ -135,7 +148,10 @@ def _converted(
             why = "; ".join(filter(None, [why, *_convert_layer(net, name, module, path, linear_block_size, options)]))
         elif action == "dropped" and module in droppable:
             why = droppable[module]
-            put_in_place(net, name, nn.Identity().train(module.training))
+            if path.is_overwritten(name):  # which was the normalisation's own output, and would now be its input
+                why += "; a copy, since an operation in place follows"
+            instead = Copy() if path.is_overwritten(name) else nn.Identity()
+            put_in_place(net, name, instead.train(module.training))
         elif action == "dropped":
             action, why = "kept", otherwise
         if action:

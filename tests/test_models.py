@@ -19,7 +19,7 @@ from torch import nn
 from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, to_plain
 from ndlib._core.whitening import block_size_for
 from ndlib.experiments import ledger, models, operations, training
-from ndlib.experiments.baselines import KroneckerConv2d
+from ndlib.experiments.baselines import KroneckerConv2d, rebuilt
 from ndlib.experiments.datasets import Dataset
 from ndlib.experiments.models import ARCHITECTURES, METHODS, summary
 from ndlib.experiments.models.blocks import FrozenConv2d
@@ -723,7 +723,7 @@ def test_deeplabv3_is_equal_to_the_authors_network(authors, method):
     torch.manual_seed(0)
     ours = models.build("deeplabv3", method=method, classes=5, options={"block_size": 16} if method == "nd" else {}).net
     if method == "nd":  # theirs is given its blocks here, whatever the others have
-        ours.classifier[4] = models.imagenet._changed(ours.classifier[4], {"block_size": 256})
+        ours.classifier[4] = rebuilt(ours.classifier[4], DeconvConv2d, block_size=256)
     x = torch.randn(10, 3, 32, 32).cumsum(-1) / 3
     assert_equal_networks(Out(ours), Out(theirs), x)
 

@@ -35,6 +35,9 @@ WEIGHTED_FUNCTIONS = {
     *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
     *(torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"),
 }
+IN_PLACE = {"iadd", "isub", "imul", "itruediv", "ipow", "setitem"}  # of operator
+SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten, nn.Unflatten)  # no new tensor
+VIEWS = {"view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "dropout", "chunk"}
 SHAPES = {"shape", "ndim", "size", "dim"}  # of a tensor: its values go nowhere by way of these
 
 
@@ -126,6 +129,24 @@ class Path:
             return isinstance(module, (*BATCH_NORMS, nn.PReLU)) or next(module.parameters(), None) is None
         name = node.args[1] if node.target is getattr else node.target
         return name not in SHAPES and name not in WEIGHTED_FUNCTIONS
+
+    def is_overwritten(self, name: str) -> bool:
+        """Whether an operation in place takes the output of a module, at once or as a view; likely where untraced."""
+        if self.failure:
+            return True
+        waiting = list(self.nodes.get(name, []))
+        while waiting:
+            node = waiting.pop()
+            for user in node.users:
+                module = self.call_of(user)
+                in_place = getattr(module, "inplace", False) or user.kwargs.get("inplace", False)
+                method = user.target if user.op == "call_method" else getattr(user.target, "__name__", "")
+                method = str(method)
+                if in_place or (method.endswith("_") and not method.endswith("__")) or method in IN_PLACE:
+                    return True
+                if isinstance(module, SAME) or method in VIEWS:
+                    waiting.append(user)
+        return False
 
     def is_classifier(self, module: nn.Module) -> bool:
         return module in self.classifier

@@ -1,0 +1,181 @@
+"""A deconvolution layer does what the plain layer in its place does: shapes, memory, samples of torch's own tests."""
+
+import operator
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.testing._internal.common_modules import module_db
+from torch.utils.flop_counter import FlopCounterMode
+
+from ndlib import DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, convert, to_plain
+
+PAIRS = {nn.Conv1d: DeconvConv1d, nn.Conv2d: DeconvConv2d, nn.Conv3d: DeconvConv3d, nn.Linear: DeconvLinear}
+pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
+
+
+@pytest.mark.parametrize("plain", PAIRS, ids=lambda kind: kind.__name__)
+def test_all_samples_of_the_plain_layer_are_taken_with_equal_values_and_strides(plain):
+    (info,) = (info for info in module_db if info.module_cls is plain)
+    samples = info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=False, training=False)
+    taken = 0
+    for sample in samples:
+        made, given = sample.constructor_input, sample.forward_input
+        arguments = dict(made.kwargs)
+        theirs = plain(*made.args, **arguments).double().eval()
+        ours = PAIRS[plain](*made.args, **arguments).double().eval()
+        missing = ours.load_state_dict(theirs.state_dict(), strict=False).missing_keys
+        assert set(missing) <= {"running_mean", "running_deconv"}
+        wanted, found = theirs(*given.args, **given.kwargs), ours(*given.args, **given.kwargs)
+        torch.testing.assert_close(found, wanted)
+        assert found.stride() == wanted.stride()
+        taken += 1
+    assert taken >= 3
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_single_input_is_taken_by_name(bias):
+    layer = DeconvConv2d(3, 4, 3, bias=bias).eval()
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(layer(input=x)[0], layer(x[0]))
+    torch.testing.assert_close(DeconvLinear(4, 2).eval()(input=x[0, 0, 0, :4]).shape, torch.Size([2]))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_output_has_the_order_of_memory_that_a_plain_one_has(order, training):
+    plain = nn.Conv2d(3, 8, 3, padding=1)
+    net, _ = convert(plain)
+    x = torch.randn(4, 3, 8, 8).contiguous(memory_format=order)
+    wanted, found = plain(x), net.train(training)(x)
+    assert found.stride() == wanted.stride()
+    net(x).flatten(1)
+    if order is torch.contiguous_format:
+        assert found.view(4, -1).shape == (4, 512)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 9])
+def test_small_maps_in_small_batches_are_measured_more_densely(batch):
+    layer = DeconvConv2d(8, 8, 1, stride=2, block_size=8).double()
+    x = torch.randn(batch, 8, 4, 4, dtype=torch.float64)
+    layer(x)
+    assert layer.running_mean.abs().sum() > 0
+    if batch == 9:  # 144 pixels, every 36th of them: nothing has to give way
+        rows = x.movedim(1, -1).reshape(-1, 8)[::36]
+        torch.testing.assert_close(layer.running_mean, 0.1 * rows.mean(0))
+
+
+def test_the_layer_is_named_where_nothing_helps():
+    with pytest.raises(ValueError, match=r"DeconvConv2d\(8, 8.*at least 2 rows.* shape \(1, 8, 1, 1\) has 1"):
+        DeconvConv2d(8, 8, 1)(torch.zeros(1, 8, 1, 1))
+
+
+def test_groups_are_whitened_in_blocks_where_a_block_size_is_given():
+    x = torch.randn(8, 64, 9, 9, dtype=torch.float64)
+    whole = DeconvConv2d(64, 64, 3, groups=2).double()
+    parts = DeconvConv2d(64, 64, 3, groups=2, block_size=8).double()
+    assert (whole.columns, whole.n_blocks) == (32 * 9, 1)
+    assert (parts.columns, parts.n_blocks) == (8 * 9, 4)
+    halves = [DeconvConv2d(32, 32, 3, block_size=8).double() for _ in range(2)]
+    for half, weight, bias in zip(halves, parts.weight.chunk(2), parts.bias.chunk(2), strict=True):
+        half.weight.data, half.bias.data = weight.data, bias.data
+    wanted = torch.cat([half(part) for half, part in zip(halves, x.chunk(2, 1), strict=True)], 1)
+    torch.testing.assert_close(parts(x), wanted)
+    torch.testing.assert_close(to_plain(nn.Sequential(parts).eval())(x), nn.Sequential(parts)(x))
+    with pytest.warns(UserWarning, match=r"2 groups has 256 channels.*10\.6 million numbers.*block_size=64"):
+        DeconvConv2d(512, 512, 3, groups=2)
+
+
+def test_training_runs_on_fake_tensors_and_finds_no_synchronisation():
+    for device in ("cpu", "cuda"):
+        with FakeTensorMode():
+            net = nn.Sequential(DeconvConv2d(8, 80, 3, device=device), nn.ReLU(), DeconvConv2d(80, 8, 1, device=device))
+            y = net(torch.randn(16, 8, 16, 16, device=device))
+            assert y.device.type == device
+            if device == "cpu":
+                y.square().sum().backward()
+                assert net[0].weight.grad.shape == (80, 8, 3, 3)
+
+
+def test_operations_of_a_step_are_counted():
+    layer, x = DeconvConv2d(8, 8, 3), torch.randn(16, 8, 16, 16)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    convolution = 2 * 16 * 14 * 14 * 8 * 8 * 9
+    rows, n = 16 * 25, 72
+    assert counter.get_total_flops() >= convolution + 2 * rows * n**2 + 2 * 8 * n**2
+
+
+def test_an_exported_training_step_has_the_gradients():
+    net = nn.Sequential(DeconvConv2d(8, 8, 3)).double()
+    x = torch.randn(16, 8, 12, 12, dtype=torch.float64)
+    program = torch.export.export(net, (x,)).module()
+    program(x).square().sum().backward()
+    net(x).square().sum().backward()
+    found = dict(program.named_parameters())
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(found[name].grad, parameter.grad)
+
+
+def test_a_second_derivative_says_what_to_do_instead():
+    layer, x = DeconvConv2d(4, 4, 3), torch.randn(8, 4, 9, 9, requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"no second derivative.*ndlib.to_plain\(model.eval\(\)\)"):
+        gradient.square().sum().backward()
+
+
+def test_a_forward_pass_inside_a_backward_pass_is_a_step():
+    class Inside(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, net):
+            ctx.net = net
+            ctx.save_for_backward(x)
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, grad):
+            ctx.net(*ctx.saved_tensors)
+            return grad, None
+
+    layer = DeconvConv2d(4, 4, 3)
+    Inside.apply(torch.randn(8, 4, 9, 9, requires_grad=True) + 1, layer).sum().backward()
+    assert layer.num_batches_tracked == 1 and layer.running_mean.any()
+
+
+class Skip(nn.Module):
+    """x + conv(relu(bn(x))), the activation in place in one of its spellings."""
+
+    def __init__(self, activate):
+        super().__init__()
+        self.bn, self.conv, self.activate = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1), activate
+
+    def forward(self, x):
+        return x + self.conv(self.activate(self.bn(x)))
+
+
+ACTIVATIONS = {
+    "module": nn.ReLU(inplace=True),
+    "method": lambda x: x.relu_(),
+    "function": lambda x: nn.functional.relu(x, inplace=True),
+    "torch function": torch.relu_,
+    "operator": lambda x: operator.imul(x, 2),
+    "through a dropout": nn.Sequential(nn.Dropout(0.0), nn.ReLU(inplace=True)),
+    "through a view": lambda x: x.flatten(1).relu_().view_as(x),
+}
+
+
+@pytest.mark.parametrize("activate", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("training", [True, False])
+def test_an_operation_in_place_does_not_reach_the_skip_path_or_the_input(activate, training):
+    net, report = convert(Skip(activate))
+    assert report.count("dropped") == 1 and "a copy" in str(report)
+    x = torch.randn(16, 4, 8, 8)
+    before = x.clone()
+    net.train(training)(x)
+    assert torch.equal(x, before)
+
+
+def test_no_copy_is_made_where_nothing_overwrites():
+    net, _ = convert(Skip(nn.ReLU()))
+    assert type(net.bn) is nn.Identity
