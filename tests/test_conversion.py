@@ -45,7 +45,7 @@ def relative(a, b):
 # convert ----------------------------------------------------------------------------------------------------
 
 
-def test_what_becomes_of_each_layer():
+def test_convert_reports_each_layer_and_leaves_the_network_alone():
     net = small()
     before = copy.deepcopy(net.state_dict())
     new, report = convert(net)
@@ -71,7 +71,7 @@ def test_what_becomes_of_each_layer():
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
 
 
-def test_in_place_and_with_options():
+def test_convert_in_place_passes_options_to_every_layer():
     net = small().eval()
     weight = net[0].weight
     new, _ = convert(net, inplace=True, block_size=4, sampling_stride=2, n_iter=9, running="covariance")
@@ -82,7 +82,7 @@ def test_in_place_and_with_options():
     assert all(m.options.n_iter == 9 and not m.training for m in new.modules() if isinstance(m, Deconvolution))
 
 
-def test_the_report_is_a_table():
+def test_printed_report_is_a_table_with_a_summary():
     text = str(convert(small())[1])
     assert text.splitlines()[0].split() == ["layer", "kind", "action", "why"]
     assert text.splitlines()[-1] == "3 converted, 2 dropped, 0 kept"
@@ -101,7 +101,7 @@ FAMILIES = {  # batch normalisations, convolutions, linear layers converted, lin
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_torchvision_networks(name):
+def test_convert_counts_layers_of_torchvision_networks(name):
     norms, convolutions, linear, kept = FAMILIES[name]
     torch.manual_seed(0)
     net = getattr(torchvision.models, name)(num_classes=7)
@@ -132,7 +132,7 @@ def test_torchvision_networks(name):
                 assert folded.weight.shape == module.weight.shape
 
 
-def test_squeezed_maps_are_measured_at_every_image():
+def test_convert_measures_one_pixel_inputs_at_every_image():
     new, report = convert(torchvision.models.mobilenet_v3_small(num_classes=3))
     single = {r.name for r in report.rows if "one pixel" in r.why}
     assert single == {n for n, _ in new.named_modules() if n.endswith((".fc1", ".fc2"))}
@@ -161,7 +161,7 @@ class Branches(nn.Module):
         return self.head(pooled * self.gate(pooled)).log_softmax(-1)
 
 
-def test_reasons_for_keeping():
+def test_report_gives_reasons_for_kept_layers():
     _, report = convert(Branches())
     rows = {r.name: (r.action, r.why) for r in report.rows}
     assert rows["shared"] == ("converted", "called 2 times, each call measured and averaged")
@@ -173,7 +173,7 @@ def test_reasons_for_keeping():
     assert rows["head.0"][0] == rows["head.3"][0] == "converted"
 
 
-def test_a_network_that_cannot_be_traced_is_converted_as_a_whole():
+def test_convert_of_an_untraceable_network_converts_every_layer():
     class Decides(nn.Module):
         def __init__(self):
             super().__init__()
@@ -189,7 +189,7 @@ def test_a_network_that_cannot_be_traced_is_converted_as_a_whole():
     assert new(torch.randn(9, 3, 8, 8)).shape == (9, 2)
 
 
-def test_modes_and_frozen_weights_survive():
+def test_convert_keeps_modes_and_frozen_weights():
     net = small()
     net[3].eval()
     net[3].weight.requires_grad_(False)
@@ -240,7 +240,7 @@ def functional(net):
     return Functional()
 
 
-def test_a_normalisation_that_no_converted_layer_follows_is_kept():
+def test_convert_keeps_a_normalisation_that_no_converted_layer_follows():
     up = [nn.ConvTranspose2d(4, 4, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 4, 2), nn.BatchNorm2d(4)]
     generator, report = convert(nn.Sequential(*up, nn.Tanh()))
     assert [report.count(action) for action in ("converted", "dropped", "kept")] == [0, 0, 4]
@@ -261,7 +261,7 @@ def test_a_normalisation_that_no_converted_layer_follows_is_kept():
         assert actions(followed_by(nn.BatchNorm2d(4), layer))["1"] == "dropped"
 
 
-def test_one_converted_layer_among_those_that_take_the_output_is_enough():
+def test_convert_drops_a_normalisation_if_one_taker_is_converted():
     class Forks(nn.Module):
         def __init__(self):
             super().__init__()
@@ -277,7 +277,7 @@ def test_one_converted_layer_among_those_that_take_the_output_is_enough():
     }
 
 
-def test_without_a_trace_normalisation_is_dropped_only_where_anything_is_converted():
+def test_untraced_normalisation_is_dropped_only_if_a_layer_is_converted():
     class Decides(nn.Module):
         def __init__(self, layer):
             super().__init__()
@@ -290,7 +290,7 @@ def test_without_a_trace_normalisation_is_dropped_only_where_anything_is_convert
     assert actions(Decides(nn.ConvTranspose2d(3, 3, 1)))["norm"] == "kept"
 
 
-def test_subclasses_are_kept_for_what_they_are():
+def test_convert_keeps_subclasses_of_plain_layers():
     class Norm(nn.BatchNorm2d):
         def forward(self, x):
             return super().forward(x).relu()
@@ -308,7 +308,7 @@ def test_subclasses_are_kept_for_what_they_are():
     assert relative(convert_pretrained(net, x)[0](x), net(x)) <= 1e-5
 
 
-def test_a_layer_that_stands_in_two_places_is_replaced_in_both():
+def test_convert_replaces_a_shared_layer_in_both_places():
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 3, 3, padding=1)
     new, _ = convert(nn.Sequential(conv, nn.ReLU(), conv))
@@ -320,7 +320,7 @@ def test_a_layer_that_stands_in_two_places_is_replaced_in_both():
     assert relative(plain(x), new(x)) <= 1e-5
 
 
-def test_a_layer_that_stands_in_a_part_and_outside_is_replaced_in_both():
+def test_convert_replaces_a_layer_shared_with_a_submodule():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -334,7 +334,7 @@ def test_a_layer_that_stands_in_a_part_and_outside_is_replaced_in_both():
     assert type(new.conv) is DeconvConv2d and new.inner[1] is new.conv
 
 
-def test_dilation_and_padding_of_a_layer_are_kept():
+def test_convert_keeps_dilation_and_padding():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=2, dilation=2, padding_mode="reflect")).eval()
     x = torch.randn(2, 3, 9, 9)
@@ -342,7 +342,7 @@ def test_dilation_and_padding_of_a_layer_are_kept():
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-def test_a_network_that_is_one_layer(inplace):
+def test_convert_of_a_network_that_is_one_layer(inplace):
     for layer, kind in ((nn.Conv2d(3, 8, 3), DeconvConv2d), (nn.Linear(4, 2), DeconvLinear)):
         new, report = convert(layer, inplace=inplace)
         assert type(new) is kind
@@ -367,7 +367,7 @@ COMPUTED = {
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("name", COMPUTED)
 @pytest.mark.parametrize("inplace", [False, True])
-def test_layers_whose_weights_a_hook_makes_are_kept(name, inplace):
+def test_convert_keeps_layers_whose_weights_a_hook_computes(name, inplace):
     torch.manual_seed(0)
     net = nn.Sequential(COMPUTED[name](nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
     x = pictures(9, 3, 12, 12)
@@ -387,7 +387,7 @@ def test_layers_whose_weights_a_hook_makes_are_kept(name, inplace):
 @pytest.mark.parametrize(
     "how", [convert, lambda net: convert(net, inplace=True), lambda net: convert_pretrained(net, None)]
 )
-def test_lazy_layers_want_to_be_initialised(how):
+def test_convert_refuses_uninitialised_lazy_layers(how):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyBatchNorm2d(), nn.LazyConv2d(4, 3))
     with pytest.raises(ValueError, match="1 is not initialised yet; run the network once before converting it"):
         how(net)
@@ -395,7 +395,7 @@ def test_lazy_layers_want_to_be_initialised(how):
     assert list(actions(net).values()) == ["converted", "dropped", "converted"]
 
 
-def test_what_a_forward_stores_or_a_hook_sees_is_left_alone_by_the_trace():
+def test_tracing_changes_no_stored_attribute_and_calls_no_hook():
     class Remembers(nn.Module):
         def __init__(self):
             super().__init__()
@@ -421,7 +421,7 @@ def test_what_a_forward_stores_or_a_hook_sees_is_left_alone_by_the_trace():
     assert type(convert(net)[0].conv[0]) is DeconvConv2d
 
 
-def test_hooks_pass_to_the_layer_in_the_same_place():
+def test_convert_and_to_plain_pass_hooks_on():
     net, seen = small(), []
     for name in (0, 1, 7):
         net[name].register_forward_hook(lambda m, *_: seen.append(type(m)))
@@ -441,7 +441,7 @@ def test_hooks_pass_to_the_layer_in_the_same_place():
     assert seen[-1] == "alone"
 
 
-# fold -------------------------------------------------------------------------------------------------------
+# to_plain ---------------------------------------------------------------------------------------------------
 
 LAYERS = [
     (lambda **o: DeconvConv1d(4, 6, 3, padding=1, **o), (5, 4, 12), nn.Conv1d),
@@ -458,7 +458,7 @@ LAYERS = [
 
 @pytest.mark.parametrize("options", [{}, {"centering": "per-block", "running": "covariance", "grouping": "contiguous"}])
 @pytest.mark.parametrize(("make", "shape", "kind"), LAYERS)
-def test_folded_layers_are_plain_and_equal_up_to_the_border(make, shape, kind, options):
+def test_to_plain_layers_are_plain_and_equal_up_to_the_border(make, shape, kind, options):
     torch.manual_seed(0)
     layer = trained(make(**options), *shape)
     plain = to_plain(layer)
@@ -471,7 +471,7 @@ def test_folded_layers_are_plain_and_equal_up_to_the_border(make, shape, kind, o
     assert torch.equal(plain(x), plain.eval()(x))
 
 
-def test_the_border_is_that_of_the_layer_itself():
+def test_to_plain_whitens_padded_zeros_like_pixels():
     """At the border the padded zeros are whitened like pixels: ((patch with zeros) - mu) D w + b."""
     layer = trained(DeconvConv2d(2, 1, 3, padding=1), 6, 2, 9, 9).double()
     x = torch.randn(1, 2, 9, 9).double() + 2
@@ -486,7 +486,7 @@ def with_channels():
     return nn.Sequential(*layers, ChannelDeconv(8, 8), nn.Linear(8, 3))
 
 
-def test_channel_deconvolution_becomes_one_extra_layer():
+def test_to_plain_makes_channel_deconvolution_a_1x1_convolution_or_linear_layer():
     net = trained(with_channels(), 9, 6, 7, 7)
     x = torch.randn(9, 6, 7, 7) + 3
     plain = to_plain(net, x)
@@ -501,25 +501,25 @@ def test_channel_deconvolution_becomes_one_extra_layer():
         to_plain(net)
 
 
-def test_no_hook_stays_behind_from_the_example_inputs():
+def test_to_plain_and_convert_pretrained_leave_no_hooks():
     net = trained(with_channels(), 9, 6, 7, 7)
     assert not any(m._forward_pre_hooks for m in to_plain(net, torch.randn(9, 6, 7, 7)).modules())
     new, _ = convert_pretrained(seasoned(small()), pictures(20, 3, 12, 12))
     assert not any(m._forward_pre_hooks for m in new.modules())
 
 
-def test_fold_refuses_what_has_no_fixed_weights():
+def test_to_plain_refuses_training_mode_and_values_not_finite():
     net = convert(small())[0]
     with pytest.raises(RuntimeError, match=r"to_plain: 0 is in training mode.*model.eval\(\) first"):
         to_plain(net)
     net.eval()
     net[3].nonfinite.fill_(True)
-    for _ in range(2):  # the flag of the network, which fold does not change, stays
+    for _ in range(2):  # the flag of the network, which to_plain does not change, stays
         with pytest.raises(FloatingPointError, match="3: the input holds NaN"):
             to_plain(net)
 
 
-def test_fold_leaves_the_network_alone_and_computes_once():
+def test_to_plain_leaves_the_network_alone():
     net = trained(convert(small())[0], 6, 3, 12, 12)
     before = copy.deepcopy(net.state_dict())
     plain = to_plain(net)
@@ -530,7 +530,7 @@ def test_fold_leaves_the_network_alone_and_computes_once():
 
 
 @pytest.mark.parametrize("make", [lambda: convert(small())[0], with_channels], ids=["convert", "channels"])
-def test_exported_networks_compute_the_same(make):
+def test_exported_and_onnx_networks_compute_the_same(make):
     import onnxruntime
 
     net = make()
@@ -539,7 +539,7 @@ def test_exported_networks_compute_the_same(make):
     wanted = net(x).detach()
     exported = torch.export.export(plain, (x,)).module()
     assert relative(exported(x).detach(), wanted) <= 1e-5
-    assert relative(torch.export.export(net, (x,)).module()(x).detach(), wanted) <= 1e-5  # unfolded too
+    assert relative(torch.export.export(net, (x,)).module()(x).detach(), wanted) <= 1e-5  # without to_plain too
 
     stream = io.BytesIO()
     torch.onnx.export(plain, (x,), dynamo=True, verbose=False).save(stream)
@@ -548,7 +548,7 @@ def test_exported_networks_compute_the_same(make):
     assert relative(torch.from_numpy(computed), wanted) <= 1e-5
 
 
-# unfold -----------------------------------------------------------------------------------------------------
+# convert_pretrained -----------------------------------------------------------------------------------------
 
 
 def seasoned(net):
@@ -599,7 +599,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_an_unfolded_network_computes_the_same(name, dtype, tolerance):
+def test_convert_pretrained_keeps_the_outputs(name, dtype, tolerance):
     make, shape = NETWORKS[name]
     torch.manual_seed(0)
     net = seasoned(make()).to(dtype)
@@ -625,7 +625,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_each_way_of_cutting_the_columns_is_undone(options, groups):
+def test_convert_pretrained_undoes_every_way_to_form_blocks(options, groups):
     torch.manual_seed(0)
     layers = [nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=groups, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
     net = seasoned(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 9, 5))).double()
@@ -647,7 +647,7 @@ def test_each_way_of_cutting_the_columns_is_undone(options, groups):
 
 
 @pytest.mark.parametrize("running", ["root", "covariance"])
-def test_unfolding_starts_the_averages_where_the_images_are(running):
+def test_convert_pretrained_whitens_the_images_with_its_running_averages(running):
     """Whitened with what it remembers, the batch it was measured on is white, in evaluation and in training alike."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).double()
@@ -661,19 +661,19 @@ def test_unfolding_starts_the_averages_where_the_images_are(running):
     assert relative(new.eval()(x), net(x)) <= 1e-10  # averaging the same again changes nothing
 
 
-def test_the_options_of_an_unfolded_layer_are_those_asked_for():
+def test_convert_pretrained_keeps_the_given_momentum():
     new, _ = convert_pretrained(seasoned(small()), pictures(20, 3, 12, 12), momentum=0.3)
     assert new[0].options.momentum == 0.3
 
 
-def test_the_measurement_counts_towards_freezing():
+def test_convert_pretrained_counts_as_a_step_for_freeze_after():
     new, _ = convert_pretrained(seasoned(small()), pictures(20, 3, 12, 12), freeze_after=1)
     before = new[0].running_deconv.clone()
     new.train()(pictures(20, 3, 12, 12))
     assert torch.equal(new[0].running_deconv, before)
 
 
-def test_a_normalisation_called_twice_is_kept():
+def test_convert_pretrained_keeps_a_normalisation_called_twice():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -690,7 +690,7 @@ def test_a_normalisation_called_twice_is_kept():
     assert relative(new(x), net(x)) <= 1e-4
 
 
-def test_what_unfolding_does_to_each_normalisation():
+def test_convert_pretrained_reports_fused_and_kept_normalisations():
     _, report = convert_pretrained(seasoned(PreActivation()), pictures(30, 4, 8, 8))
     rows = {r.name: (r.action, r.why) for r in report.rows}
     for name in ("a", "b", "c", "d", "own"):
@@ -700,7 +700,7 @@ def test_what_unfolding_does_to_each_normalisation():
     assert rows["twice"][1].startswith("called 2 times")
 
 
-def test_a_normalisation_without_running_averages_stays():
+def test_convert_pretrained_keeps_normalisation_without_running_averages():
     """In evaluation it measures the batch, which no constant weights can do."""
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(4, track_running_stats=False)
@@ -711,7 +711,7 @@ def test_a_normalisation_without_running_averages_stays():
     assert relative(new(x), net(x)) <= 1e-5
 
 
-def test_a_normalisation_of_a_sequence_stays():
+def test_convert_pretrained_keeps_normalisation_of_sequences():
     """BatchNorm1d behind a linear layer normalises positions, not features, where its input has three dimensions."""
     torch.manual_seed(0)
     net = seasoned(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(25, 2)))
@@ -721,7 +721,7 @@ def test_a_normalisation_of_a_sequence_stays():
     assert relative(new(x), net(x)) <= 1e-5
 
 
-def test_layers_that_the_images_do_not_reach_are_left():
+def test_convert_pretrained_leaves_layers_that_the_images_do_not_reach():
     net = seasoned(torchvision.models.googlenet(num_classes=3, aux_logits=True, init_weights=False))
     new, report = convert_pretrained(net, pictures(6, 3, 64, 64))
     names = [r.name for r in report.rows if r.action == "converted"]
@@ -731,7 +731,7 @@ def test_layers_that_the_images_do_not_reach_are_left():
     assert relative(new(x), net(x)) <= 1e-4
 
 
-def test_frozen_weights_stay_frozen_and_a_network_without_trace_unfolds():
+def test_convert_pretrained_keeps_frozen_weights_and_takes_untraceable_networks():
     net = small()
     net[3].weight.requires_grad_(False)
     new, _ = convert_pretrained(seasoned(net), pictures(20, 3, 12, 12))
@@ -755,6 +755,6 @@ def test_frozen_weights_stay_frozen_and_a_network_without_trace_unfolds():
     assert relative(new(x), net(x)) <= 1e-5
 
 
-def test_unfold_wants_a_batch():
+def test_convert_pretrained_refuses_a_single_image():
     with pytest.raises(ValueError, match="a covariance needs at least 2 rows"):
         convert_pretrained(seasoned(small()), pictures(1, 3, 12, 12))

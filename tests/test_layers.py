@@ -119,7 +119,7 @@ OPTIONS |= {"running": ["root", "covariance"], "solver": ["newton_schulz", "eigh
     options=st.fixed_dictionaries({name: st.sampled_from(values) for name, values in OPTIONS.items()}),
     bias=st.booleans(),
 )
-def test_options_and_shapes_of_the_convolution(shape, options, bias):
+def test_convolution_options_and_shapes_match_the_reference(shape, options, bias):
     groups = shape["groups"]
     channels = shape["channels"] // groups * groups
     geometry = {name: shape[name] for name in ("stride", "padding", "dilation", "groups")}
@@ -214,7 +214,7 @@ def test_channel_deconvolution_is_affine_in_evaluation(grouping, centering):
 
 
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
-def test_one_and_three_dimensions_are_two_with_a_trivial_side():
+def test_conv1d_and_conv3d_equal_conv2d_with_a_side_of_one():
     torch.manual_seed(0)
     line, flat = DeconvConv1d(4, 5, 3, padding=1), DeconvConv2d(4, 5, (1, 3), padding=(0, 1))
     volume, plane = DeconvConv3d(4, 5, (1, 3, 2)), DeconvConv2d(4, 5, (3, 2))
@@ -226,7 +226,7 @@ def test_one_and_three_dimensions_are_two_with_a_trivial_side():
     torch.testing.assert_close(line.eval()(x), flat.eval()(x.unsqueeze(2)).squeeze(2))
 
 
-def test_three_dimensional_patches_are_whitened():
+def test_conv3d_whitens_its_patches():
     layer = DeconvConv3d(2, 16, 2, eps=1e-12, solver="eigh", sampling_stride=1).double()
     layer.weight.data = torch.eye(16, dtype=torch.float64).reshape(16, 2, 2, 2, 2)
     layer.bias.data.zero_()
@@ -235,7 +235,7 @@ def test_three_dimensional_patches_are_whitened():
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
-def test_memory_format_and_odd_batches_change_nothing(batch):
+def test_channels_last_and_strided_batches_give_the_same_output(batch):
     torch.manual_seed(0)
     layers = [DeconvConv2d(4, 6, 3, padding=1, sampling_stride=1).double() for _ in range(2)]
     layers[1].load_state_dict(layers[0].state_dict())
@@ -251,7 +251,7 @@ def steps_of(layer, n, seed=0):
     return [layer(correlated(4, 3, 9, 9, seed=seed + i, dtype=torch.float32)).detach() for i in range(n)]
 
 
-def test_freezing_leaves_the_averages_alone_and_uses_them():
+def test_freeze_after_keeps_the_averages_and_whitens_with_them():
     torch.manual_seed(0)
     layer = DeconvConv2d(3, 4, 3, freeze_after=3)
     steps_of(layer, 3)
@@ -290,7 +290,7 @@ def test_update_every_averages_over_as_many_steps_as_before(monkeypatch):
     torch.testing.assert_close(layer.running_deconv, keep * before + (1 - keep) * layer.root(cov)[0])
 
 
-def test_a_step_of_the_warm_up_counts_as_one(monkeypatch):
+def test_update_every_counts_a_warm_up_step_once(monkeypatch):
     monkeypatch.setattr("ndlib._core.counting.WARM_UP", 1)
     layer = DeconvConv2d(3, 4, 3, update_every=5, momentum=0.1)
     x = correlated(4, 3, 9, 9, seed=77, dtype=torch.float32)
@@ -299,7 +299,7 @@ def test_a_step_of_the_warm_up_counts_as_one(monkeypatch):
     torch.testing.assert_close(layer.running_deconv, 0.9 * torch.eye(27) + 0.1 * layer.root(cov)[0])
 
 
-def test_a_frozen_layer_is_not_updated_at_every_kth_step_either(monkeypatch):
+def test_freeze_after_overrides_update_every(monkeypatch):
     monkeypatch.setattr("ndlib._core.counting.WARM_UP", 2)
     layer = DeconvConv2d(3, 4, 3, update_every=2, freeze_after=6)
     steps_of(layer, 6)
@@ -308,11 +308,11 @@ def test_a_frozen_layer_is_not_updated_at_every_kth_step_either(monkeypatch):
     assert torch.equal(layer.running_deconv, before)
 
 
-def test_the_warm_up_is_a_hundred_steps():
+def test_update_every_warm_up_is_a_hundred_steps():
     assert counting.WARM_UP == 100
 
 
-def test_between_updates_the_averages_whiten(monkeypatch):
+def test_update_every_whitens_with_the_averages_between_updates(monkeypatch):
     monkeypatch.setattr("ndlib._core.counting.WARM_UP", 1)
     layer = DeconvConv2d(3, 4, 3, update_every=5)
     steps_of(layer, 2)
@@ -321,7 +321,7 @@ def test_between_updates_the_averages_whiten(monkeypatch):
     torch.testing.assert_close(in_training, layer.eval()(x))
 
 
-def test_a_detached_root_is_a_constant_and_the_mean_is_not():
+def test_detach_root_stops_the_gradient_of_the_root_not_of_the_mean():
     torch.manual_seed(0)
     live, constant = DeconvConv2d(3, 4, 3).double(), DeconvConv2d(3, 4, 3, detach_root=True).double()
     constant.load_state_dict(live.state_dict())
@@ -393,7 +393,7 @@ def test_saving_loading_and_resuming_continue_bit_for_bit(tmp_path, options, mon
     ("kind", "shape"),
     [(DeconvConv2d, (3, 8, 3)), (DeconvLinear, (12, 4)), (DeconvLinear, (12, 60)), (ChannelDeconv, (3, 3))],
 )
-def test_autocast_touches_the_convolution_only(kind, shape):
+def test_autocast_halves_the_convolution_only(kind, shape):
     torch.manual_seed(0)
     layer, copied = kind(*shape), kind(*shape)
     copied.load_state_dict(layer.state_dict())
@@ -467,7 +467,7 @@ def test_tf32_is_off_for_moments_and_root(precisions):
 
 
 @pytest.mark.parametrize("running", ["root", "covariance"])
-def test_the_state_of_an_untrained_layer_undoes_training(running):
+def test_state_dict_of_an_untrained_layer_resets_a_trained_one(running):
     untrained, layer = DeconvConv2d(3, 4, 3, running=running), DeconvConv2d(3, 4, 3, running=running)
     x = correlated(8, 3, 12, 12, seed=0, dtype=torch.float32)
     layer(x)
@@ -476,7 +476,7 @@ def test_the_state_of_an_untrained_layer_undoes_training(running):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_gradients_of_single_images_through_an_evaluated_layer():
+def test_torch_func_gives_gradients_of_single_images_in_evaluation():
     """``torch.func`` goes through the folding; the moments of a batch belong to no single image."""
     layer = DeconvConv2d(3, 4, 3)
     x = correlated(8, 3, 12, 12, seed=0, dtype=torch.float32)
@@ -581,7 +581,7 @@ OFFICIAL = os.environ.get("NDLIB_OFFICIAL")
 @pytest.mark.skipif(not OFFICIAL, reason="set NDLIB_OFFICIAL to a checkout of yechengxi/deconvolution to run")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
-def test_convolution_is_that_of_the_authors(shape):
+def test_convolution_equals_the_authors_own_code(shape):
     spec = importlib.util.spec_from_file_location("official", Path(OFFICIAL) / "models" / "deconv.py")
     official = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(official)
@@ -604,7 +604,7 @@ def test_convolution_is_that_of_the_authors(shape):
 
 @pytest.mark.parametrize("solver", ["newton_schulz", "polar", "eigh"])
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
-def test_gradients_of_the_layer(solver):
+def test_convolution_gradients_pass_gradcheck(solver):
     torch.manual_seed(0)
     layer = DeconvConv2d(2, 3, 3, padding=1, eps=1e-2, solver=solver, sampling_stride=2).double()
     x = correlated(2, 2, 5, 5, seed=0, dtype=torch.float64).requires_grad_()
@@ -616,13 +616,13 @@ def test_gradients_of_the_layer(solver):
 
 
 @pytest.mark.parametrize("centering", ["shared", "per-block", "uncentred"])
-def test_gradients_of_the_channel_deconvolution(centering):
+def test_channel_deconvolution_gradients_pass_gradcheck(centering):
     layer = ChannelDeconv(5, 2, centering=centering, sampling_stride=1).double()
     x = correlated(2, 5, 3, 3, seed=0, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(layer, (x,))
 
 
-def test_output_is_that_of_whitened_patches():
+def test_output_is_whitened_patches_times_weights():
     """With the exact root, the patches that the weights meet have mean zero and covariance I."""
     layer = DeconvConv2d(3, 27, 3, eps=1e-12, solver="eigh", sampling_stride=1).double()
     layer.weight.data = torch.eye(27, dtype=torch.float64).reshape(27, 3, 3, 3)
@@ -666,7 +666,7 @@ def test_same_padding_string_and_rectangular_kernels():
     assert same(x).shape == (4, 4, 9, 9)
 
 
-def test_without_bias():
+def test_convolution_without_bias():
     torch.manual_seed(0)
     with_bias = DeconvConv2d(3, 4, 3)
     without = DeconvConv2d(3, 4, 3, bias=False)
@@ -731,13 +731,13 @@ def test_layers_refuse_bad_shapes_and_options(make, message):
         make()
 
 
-def test_a_channel_deconvolution_in_training_mode_is_no_fixed_map():
+def test_channel_deconvolution_affine_refuses_training_mode():
     with pytest.raises(RuntimeError, match="training mode"):
         ChannelDeconv(4, 2).affine()
 
 
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
-def test_a_constant_input_is_legal_with_eps():
+def test_constant_input_is_whitened_with_eps():
     assert DeconvConv2d(3, 4, 3)(torch.ones(9, 3, 9, 9)).isfinite().all()
 
 
@@ -759,7 +759,7 @@ def test_a_covariance_that_overflows_stops_training_at_once(channels):
         layer(1e25 * torch.randn(12, channels, 24, 24))
 
 
-def test_the_flag_of_other_devices_names_the_layer_once():
+def test_check_finite_names_a_flagged_layer_once():
     model = nn.Sequential(nn.Conv2d(3, 3, 3), DeconvConv2d(3, 4, 3), DeconvConv2d(4, 4, 3))
     check_finite(model)
     model[2].nonfinite.fill_(True)
@@ -768,7 +768,7 @@ def test_the_flag_of_other_devices_names_the_layer_once():
     check_finite(model)
 
 
-def test_a_block_that_does_not_divide():
+def test_block_size_falls_back_to_the_common_divisor_with_a_warning():
     with pytest.warns(UserWarning, match=r"block_size=64 does not divide 65 features.*blocks of 1.*\[5, 13, 65\]"):
         layer = DeconvConv2d(65, 4, 3)
     assert layer.running_deconv.shape == (9, 9)
@@ -781,7 +781,7 @@ def test_a_block_that_does_not_divide():
         DeconvConv2d(3, 4, 3)
 
 
-def test_few_rows_are_warned_about_once():
+def test_too_few_rows_warn_once_per_layer():
     layer = DeconvConv2d(3, 4, 3)
     with pytest.warns(UserWarning, match=r"18 rows for a covariance of 27 columns"):
         layer(torch.randn(2, 3, 9, 9))
@@ -790,13 +790,13 @@ def test_few_rows_are_warned_about_once():
         layer(torch.randn(2, 3, 9, 9))
 
 
-def test_the_rows_of_all_blocks_count_together():
+def test_too_few_rows_counts_the_rows_of_all_blocks():
     layer = DeconvConv2d(16, 4, 3, block_size=4)  # 18 rows for each of 4 blocks: 72 for a covariance of 36 columns
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(torch.randn(2, 16, 9, 9))
 
 
-def test_repr_tells_the_settings():
+def test_repr_shows_the_changed_options():
     layer = DeconvConv2d(3, 4, 3, n_iter=9, running="covariance")
     assert re.search(r"3, 4, kernel_size.*columns=27, blocks=1, n_iter=9, running='covariance'\)$", repr(layer))

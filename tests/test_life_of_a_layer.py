@@ -37,7 +37,7 @@ def trained(**options):
 
 @RUNNING
 @pytest.mark.parametrize("buffers", [False, True])
-def test_a_moving_average_of_models_evaluates_with_averages_of_its_own(running, buffers):
+def test_averaged_model_evaluates_with_its_own_running_averages(running, buffers):
     net, loaded = network(running=running), network(running=running)
     ema = AveragedModel(net, use_buffers=buffers)  # averages the buffers too, or takes the last
     ema.eval()(batch(9))  # a root is at hand, of the start
@@ -51,14 +51,14 @@ def test_a_moving_average_of_models_evaluates_with_averages_of_its_own(running, 
 
 
 @RUNNING
-def test_a_state_from_elsewhere_brings_its_root(running):
+def test_functional_call_takes_the_root_of_the_given_state(running):
     blank = network(running=running).eval()
     for net in (trained(running=running).eval(), network(running=running).eval()):
         state = {name: value.clone() for name, value in net.state_dict().items()}  # written to as often, never
         torch.testing.assert_close(torch.func.functional_call(blank, state, batch(9)), net(batch(9)))
 
 
-def test_a_root_is_taken_once_for_an_average(monkeypatch):
+def test_evaluation_takes_the_root_of_the_average_once(monkeypatch):
     net = trained(running="covariance").eval()
     monkeypatch.setattr(DeconvConv2d, "root", None)  # whoever asks for one more fails
     net(batch(9))
@@ -71,7 +71,7 @@ def test_a_root_is_taken_once_for_an_average(monkeypatch):
 @RUNNING
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("options", [{}, {"update_every": 3}, {"freeze_after": 2}])
-def test_checkpointing_changes_nothing(running, reentrant, options, monkeypatch):
+def test_activation_checkpointing_changes_no_gradient_and_no_buffer(running, reentrant, options, monkeypatch):
     monkeypatch.setattr("ndlib._core.counting.WARM_UP", 2)
     plain = network(running=running, **options)
     again = copy.deepcopy(plain)
@@ -93,7 +93,7 @@ def test_checkpointing_changes_nothing(running, reentrant, options, monkeypatch)
 
 @RUNNING
 @pytest.mark.parametrize("assign", [False, True])
-def test_a_network_made_without_memory_is_filled_by_a_state(running, assign):
+def test_meta_device_network_loads_a_state_dict(running, assign):
     net = trained(running=running).eval()
     with torch.device("meta"):
         empty = network(running=running).eval()
@@ -107,7 +107,7 @@ def test_a_network_made_without_memory_is_filled_by_a_state(running, assign):
     torch.testing.assert_close(to_plain(empty)(batch(9)), net(batch(9)), rtol=1e-4, atol=1e-4)
 
 
-def test_an_empty_batch():
+def test_empty_batch_evaluates_and_is_refused_in_training():
     linear, conv = DeconvLinear(4, 3), DeconvConv2d(3, 4, 3)
     assert linear.eval()(torch.zeros(0, 4)).shape == (0, 3)
     assert conv.eval()(torch.zeros(0, 3, 8, 8)).shape == (0, 4, 6, 6)
@@ -122,7 +122,7 @@ def test_an_empty_batch():
 # Other processes, other settings. -------------------------------------------------------------------------
 
 
-def test_the_world_is_looked_for_when_a_step_is_taken():
+def test_process_group_world_is_looked_up_at_each_step():
     net = network(process_group="world")
     file = io.BytesIO()
     torch.save(net, file)  # no process group is in it
@@ -137,7 +137,7 @@ def test_the_world_is_looked_for_when_a_step_is_taken():
 
 
 @pytest.mark.parametrize("make", [lambda **o: DeconvConv2d(3, 4, 3, **o), lambda **o: DeconvLinear(3, 4, **o)])
-def test_an_option_that_there_is_not_is_refused(make):
+def test_layers_refuse_unknown_and_impossible_options(make):
     with pytest.raises(TypeError, match="no such option: detach_roots, n_iters; there are block_size, sampling"):
         make(n_iters=20, detach_roots=True)
     with pytest.raises(ValueError, match=r"update_every must be a whole number of at least 1, got 1.5"):
@@ -146,7 +146,7 @@ def test_an_option_that_there_is_not_is_refused(make):
         make(freeze_after=0)
 
 
-def test_an_option_that_there_is_not_is_refused_by_all():
+def test_convert_channel_and_linear_layers_refuse_unknown_options():
     with pytest.raises(TypeError, match="no such option: blocksize"):
         convert(nn.Sequential(nn.Conv2d(3, 4, 3)), blocksize=4)
     with pytest.raises(TypeError, match="no such option: sampling"):
@@ -158,7 +158,7 @@ def test_an_option_that_there_is_not_is_refused_by_all():
 # Channels far from zero. ----------------------------------------------------------------------------------
 
 
-def test_folding_channels_with_a_large_mean_keeps_their_digits():
+def test_to_plain_keeps_digits_of_channels_with_a_large_mean():
     x = torch.randn(64, 6, 5, 5, generator=torch.Generator().manual_seed(0)).cumsum(1) + 1000
     layer = ChannelDeconv(6, 4)
     for _ in range(20):

@@ -31,13 +31,13 @@ print(time.perf_counter() - start)
 """
 
 
-def test_the_method_needs_torch_alone():
+def test_import_of_the_method_loads_torch_alone():
     done = subprocess.run([sys.executable, "-W", "error", "-c", BLOCKED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2
 
 
-def test_the_wheel_carries_the_data(tmp_path):
+def test_wheel_carries_the_data(tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("network_deconvolution-*.whl")
@@ -65,7 +65,7 @@ def tracked():
     return [ROOT / f for f in files if (ROOT / f).is_file()]
 
 
-def test_the_public_address_stands_in_one_place():
+def test_public_address_stands_in_one_place():
     address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"].removeprefix(
         "https://github.com/"
     )
@@ -73,7 +73,7 @@ def test_the_public_address_stands_in_one_place():
     assert found == [Path("_config.yml")]
 
 
-def test_the_version_is_the_same_everywhere():
+def test_version_is_the_same_in_package_and_citation():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == ndlib.__version__
 
 
@@ -85,14 +85,14 @@ def test_requirements_name_what_the_book_imports():
     assert {"jupyter-book", "torch", "torchvision", "matplotlib", "ipywidgets", "scipy"} <= named
 
 
-def test_every_module_is_there_once_the_package_is():
+def test_package_attributes_import_every_module():
     for module in Path(ndlib.__file__).parent.iterdir():
         if not module.name.startswith("_") and (module.suffix == ".py" or (module / "__init__.py").exists()):
             assert getattr(ndlib, module.stem).__name__ == f"ndlib.{module.stem}"
 
 
 @pytest.mark.filterwarnings("ignore:.*rows for a covariance")
-def test_the_code_of_the_readme_runs():
+def test_readme_code_runs():
     """On one batch of noise."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names = {"loader": [(torch.randn(8, 3, 64, 64), torch.arange(8))]}

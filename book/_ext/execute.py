@@ -1,11 +1,12 @@
 """Execute the chapters that the cache lacks, each alone: a fresh kernel, an empty folder, ndlib from the wheel.
 
-As many at a time as there are processors, each with one thread: two threads of one chapter would wait for each other.
+As many chapters run at a time as there are processors, each with one thread: two threads of one chapter would wait for
+each other.
 
-python book/_ext/execute.py [CHAPTER ...]       those named, if not all; without the folder and the ending
+python book/_ext/execute.py [CHAPTER ...]       executes the chapters named, or all; a name has no folder and no ending
 
-What Jupyter Book then finds in the cache it does not execute again. Beside each chapter the cache keeps where its
-``ndlib`` came from, what it left in the folder, and how much memory it took; the tests read this.
+Jupyter Book does not execute again what it then finds in the cache. Beside each chapter the cache keeps where its
+``ndlib`` came from, which files the chapter left in the folder, and how much memory it took; the tests read this.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def source_notebook(book: Book, page: str) -> Any:
 
 
 def record_of(cache: JupyterCacheBase, notebook: Any) -> Any:
-    """What the cache has of a notebook that was executed here, or None."""
+    """The cache's record of a notebook that this script executed, or None."""
     try:
         record = cache.match_cache_notebook(notebook)
     except KeyError:
@@ -67,7 +68,7 @@ def record_of(cache: JupyterCacheBase, notebook: Any) -> Any:
 
 
 def execute(notebook: Any, site: Path, timeout: int) -> dict[str, Any]:
-    """Execute a notebook in place and tell what came of it."""
+    """Execute a notebook in place; returns its time, its memory, the files it left, and where its ndlib came from."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, nowhere = Path(temporary) / "empty", Path(temporary) / "no-data"
         folder.mkdir()

@@ -34,7 +34,7 @@ def draw_mark(axes: Any, x: float, y: float, radius: float) -> None:
 
 
 def sheet(size: tuple[int, int]) -> tuple[Figure, Any]:
-    """A white sheet of so many pixels, whose coordinates are pixels from its lower left corner."""
+    """A white sheet of width and height in pixels; its coordinates are pixels from the lower left corner."""
     figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -74,7 +74,7 @@ def draw(app: Sphinx) -> None:
 
 
 def description(doctree: nodes.document) -> str:
-    """The first paragraph of a page that is in no box and has no formula to be set, cut at a word."""
+    """The first paragraph of a page that stands in no box and holds no formula, cut at the end of a word."""
     for paragraph in doctree.findall(nodes.paragraph):
         formulas = "".join(formula.astext() for formula in paragraph.findall(nodes.math))
         text = " ".join(paragraph.astext().split())
@@ -84,7 +84,7 @@ def description(doctree: nodes.document) -> str:
 
 
 def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Say title, description, picture and address of a page to programs that show links to it."""
+    """Add title, description, picture and address of a page as meta tags, for programs that show links to the page."""
     if doctree is None:
         return
     book = Book(Path(app.srcdir))

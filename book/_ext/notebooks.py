@@ -38,7 +38,7 @@ OPENING = re.compile(
     r"^(?P<fence>`{3,}|:{3,})(?:\{(?P<name>[\w:-]+)\}[ \t]*(?P<argument>.*)|[ \t]*(?P<language>\w*)[ \t]*)$"
 )
 LABEL = re.compile(r"^\((?P<label>[^)\n]+)\)=[ \t]*$", re.MULTILINE)
-# What stands in a line, the first that fits: a role, code, a formula, a link or picture.
+# What a line can hold; the first form that fits is taken: a role, code, a formula, a link or picture.
 INLINE = re.compile(
     r"\{(?P<role>[a-z][\w:-]*)\}(?P<ticks>`+)(?P<content>.+?)(?P=ticks)(?!`)"
     r"|(?P<code>(?P<more>`+)(?!`).+?(?<!`)(?P=more)(?!`))"
@@ -66,13 +66,13 @@ class MarkupError(ValueError):
 
 
 class Book:
-    """A book as its sources say it: pages, titles, figures, terms, works cited, and where all of it is published."""
+    """What the sources of a book say: its pages, titles, figures, terms and works cited, and where it is published."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.config: dict[str, Any] = yaml.safe_load((root / "_config.yml").read_text())
-        self.pages: list[str] = []  # in the order of reading, by path without suffix
-        self.numbers: dict[str, int] = {}  # of the chapters that have one
+        self.pages: list[str] = []  # paths without suffix, in the order of reading
+        self.numbers: dict[str, int] = {}  # of the chapters that have a number
         self._notebooks: dict[str, Any] = {}
         self._read_contents(yaml.safe_load((root / "_toc.yml").read_text()), numbered=False)
 
@@ -90,7 +90,7 @@ class Book:
             for part in ("parts", "chapters", "sections", "entries", "subtrees"):
                 self._read_contents(entry.get(part, []), numbered and part != "sections")
 
-    # Where it is published.
+    # Where the book is published.
 
     @property
     def repository(self) -> str:
@@ -134,7 +134,7 @@ class Book:
 
     @cached_property
     def version(self) -> str:
-        """The version of ndlib, which is the book's; none for a book without it."""
+        """The version of ndlib, which is that of the book; "" for a book without ndlib."""
         file = self.root / "ndlib" / "__init__.py"
         found = re.search(r'^__version__ = "(.+)"', file.read_text(), re.MULTILINE) if file.exists() else None
         return found[1] if found else ""
@@ -143,7 +143,7 @@ class Book:
     def requirement(self) -> str:
         return f"network-deconvolution[book] @ git+{self.repository}@{self.commit}"
 
-    # What is in it.
+    # What the book holds.
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -162,7 +162,7 @@ class Book:
 
     @cached_property
     def labels(self) -> dict[str, tuple[str, str]]:
-        """Label of each place: its page, and the title of the section that it names, if it does."""
+        """For the label of each place: its page, and the title of the section that it names, if it names one."""
         found = {}
         for page, text in self.sources.items():
             for match in LABEL.finditer(text):
@@ -172,7 +172,7 @@ class Book:
 
     @cached_property
     def figures(self) -> dict[str, tuple[str, str]]:
-        """Name of each figure: its page and its number, as on the pages."""
+        """For the name of each figure: its page and its number, as on the pages."""
         found, unnumbered = {}, 0
         for page in self.pages:
             for i, name in enumerate(_figures(self.notebook(page)) if page in self.chapters else (), 1):
@@ -183,7 +183,7 @@ class Book:
 
     @cached_property
     def terms(self) -> dict[str, tuple[str, str]]:
-        """Each term of the glossaries, in small letters: its page and its anchor."""
+        """For each term of the glossaries, in small letters: its page and its anchor."""
         found = {}
         for page, text in self.sources.items():
             for glossary in re.findall(
@@ -202,11 +202,11 @@ class Book:
 
     @cached_property
     def bibliography(self) -> str:
-        """The page that lists the works."""
+        """The page that lists the works cited."""
         return next((page for page, text in self.sources.items() if "```{bibliography}" in text), "bibliography")
 
     def notebook(self, page: str) -> Any:
-        """A chapter as its source has it: cells and their options."""
+        """The cells of a chapter and their options, as in its source."""
         if page not in self._notebooks:
             self._notebooks[page] = jupytext.reads(self.sources[page], fmt="md:myst")
         return self._notebooks[page]
@@ -217,7 +217,7 @@ def stem(page: str) -> str:
 
 
 def anchor_of(text: str) -> str:
-    """The id that Sphinx makes of a text."""
+    """The id that Sphinx makes from a text."""
     return re.sub(r"^[-0-9._]+|-+$", "", NOT_IN_AN_ID.sub("-", " ".join(text.split())))
 
 
@@ -314,7 +314,7 @@ class Writer:
         return f"{self.book.repository}/blob/{self.book.branch}/{self._page(parts.path)}"
 
     def _page(self, relative: str) -> str:
-        """Path from the root of the book, of a path as this page writes it."""
+        """The path from the root of the book that this page means by a path."""
         if relative.startswith("/"):
             return relative.lstrip("/")
         parts: list[str] = []
@@ -376,7 +376,7 @@ class Writer:
 
 
 def _options(body: str) -> tuple[dict[str, str], str]:
-    """The options at the head of a directive, and what follows them."""
+    """The options at the head of a directive, and the text that follows them."""
     options: dict[str, str] = {}
     if body.startswith("---\n"):
         head, body = body[4:].split("\n---", 1)
@@ -389,7 +389,7 @@ def _options(body: str) -> tuple[dict[str, str], str]:
 
 
 def published_notebook(book: Book, page: str) -> Any:
-    """A chapter as the notebook that is published: no outputs, plain Markdown, and a cell first that installs ndlib."""
+    """The notebook of a chapter to publish: no outputs, plain Markdown, and a first cell that installs ndlib."""
     writer, source = Writer(book, page), book.notebook(page)
     cells = [nbformat.v4.new_markdown_cell(_opening(book, page)), nbformat.v4.new_code_cell(_install(book))]
     for cell in source.cells:
@@ -431,7 +431,7 @@ def _install(book: Book) -> str:
 
 
 def write(book: Book, folder: Path) -> list[Path]:
-    """Write the notebooks of all chapters to a folder, and remove others from it."""
+    """Write the notebooks of all chapters to a folder, and remove all other notebooks from it."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / stem(page) for page in book.chapters]
     for page, file in zip(book.chapters, files, strict=True):
@@ -467,7 +467,7 @@ def add_buttons(app: Sphinx, page: str, template: str, context: dict[str, Any], 
 
 
 def say_version(app: Sphinx, config: Any) -> None:
-    """Name the version at the foot of each page, and the commit where git knows it."""
+    """Name the version at the foot of each page, and the commit if git knows it."""
     book = Book(Path(app.srcdir))
     if book.version:
         commit = "" if book.commit == book.branch else f", built from commit {book.commit[:9]}"

@@ -20,7 +20,7 @@ from ndlib.bookwork.plotting import inline_figure, take_letters
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # 2 MB of the wheel's 24
 THEME = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static"
-# The theme's icons that pages show: of 2,000, in 270 kB of fonts beside a script of 1.5 MB that draws them once more.
+# The icons that pages show. The theme has 2,000, in 270 kB of fonts and once more in a script of 1.5 MB.
 ICONS = {
     ("solid", 900): (
         "angle-down angle-left angle-right arrow-up arrow-right bars bell bolt check-circle circle-exclamation "
@@ -29,13 +29,13 @@ ICONS = {
     ),
     ("brands", 400): "github",
 }
-ICON_VARIABLE = re.compile(r'--pst-icon-[\w-]+:\s*"(.)"')  # those of notes and warnings
-NOT_LOADED = ("**/*.map", "vendor/fontawesome", "sphinx-thebe.*")  # of what the theme puts among the static files
+ICON_VARIABLE = re.compile(r'--pst-icon-[\w-]+:\s*"(.)"')  # the icons of notes and warnings
+NOT_LOADED = ("**/*.map", "vendor/fontawesome", "sphinx-thebe.*")  # files of the theme that no page loads
 FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 
 
 def copy_mathjax(app: Sphinx) -> None:
-    """Put the parts of MathJax that pages load, from the wheel sphinx-mathjax-offline, among the static files."""
+    """Copy the parts of MathJax that pages load from the wheel sphinx-mathjax-offline to the static files."""
     wheel = importlib.metadata.distribution("sphinx-mathjax-offline")
     source = Path(str(wheel.locate_file("sphinx-mathjax-offline/static/mathjax")))
     static = Path(app.doctreedir) / "offline_static"
@@ -50,7 +50,7 @@ def copy_mathjax(app: Sphinx) -> None:
 
 
 def icon_font(style: str, codes: set[int]) -> bytes:
-    """The theme's icon font, with these characters and no others."""
+    """The theme's icon font, reduced to these characters."""
     (file,) = (THEME / "vendor" / "fontawesome" / "webfonts").glob(f"fa-{style}-*.ttf")
     font = TTFont(file)
     subsetter = subset.Subsetter(subset.Options(flavor="woff", hinting=False, name_IDs=[0, 1, 2, 13, 14]))
@@ -89,7 +89,7 @@ def icon_style() -> str:
 
 
 def write_icons(app: Sphinx) -> None:
-    """Put the icons among the static files, and nothing in the place of the script that would draw them."""
+    """Write the small icon fonts to the static files, and an empty file over the script that would draw the icons."""
     static = Path(app.doctreedir) / "icon_static"
     (static / "scripts").mkdir(parents=True, exist_ok=True)
     (static / "icons.css").write_text(icon_style())
@@ -116,14 +116,14 @@ def inline_figures(app: Sphinx, page: str, template: str, context: dict[str, Any
 
     if "body" in context:
         body, letters = take_letters(FIGURE.sub(replace, context["body"]))
-        if letters:  # once for the page: a third of its figures' weight
+        if letters:  # once for the page, which makes its figures a third smaller
             body = f'<svg width="0" height="0" style="position: absolute" aria-hidden="true">{letters}</svg>\n{body}'
-        # Docutils names the entries of a bibliography by a role that is no longer one, and that no list may hold.
+        # Docutils gives the entries of a bibliography a role that ARIA has given up and that a list must not hold.
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def drop_unused_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Leave out inline scripts that the theme adds twice and the loader of Thebe, which this book does not use."""
+    """Leave out the second copy of inline scripts, and the loader of Thebe, which this book does not use."""
     context["css_files"] = [file for file in context.get("css_files", []) if "thebe" not in str(file.filename)]
     seen, kept = set(), []
     for script in context.get("script_files", []):

@@ -31,7 +31,7 @@ def duration(seconds: float) -> str:
 
 
 def listed(values: Iterable[Any], most: int = 3) -> str:
-    """The different values, each once; how many more if there are many."""
+    """The different values, each once; of many values the first few and how many more there are."""
     different = list(dict.fromkeys(values))
     more = f", {len(different) - most} more" if len(different) > most else ""
     return ", ".join(str(value) for value in different[:most]) + more
@@ -48,13 +48,13 @@ def readers(book: Book, file: str) -> list[str]:
 
 
 def images(settings: Settings) -> str:
-    """How many images a run of a sweep trains on, and the set."""
+    """How many images a run of a sweep trains on, and which data set they come from."""
     number = "all" if settings.train_images is None else f"{settings.train_images:,}"
     return f"{ledger.display_name(settings.dataset)} ({number})"
 
 
 def recorded(settings: Settings, records: list[ledger.Record]) -> bool:
-    """As ``runs.find_record``, but without the data set, which a build need not have."""
+    """Whether a ledger has a run, as ``runs.find_record`` tells it, without the data set, which a build may lack."""
     known = {key: value for key, value in settings.configuration().items() if value is not None}
     return bool(ledger.select(records, **known))
 
@@ -64,7 +64,7 @@ def row(*cells: str) -> str:
 
 
 def runs_table(root: Path) -> list[str]:
-    """A line for each sweep and for each ledger without one: runs, data, time, device, and who reads it."""
+    """A row for each sweep, and for each ledger without a sweep: runs, data, time, device, pages that read it."""
     book, results, sweeps = Book(root), root / "data" / "results", root / "data" / "sweeps"
     lines = [row("name", "runs", "trained on", "epochs", "time", "device", "shown in"), row(*["---"] * 7)]
     for name in sorted({file.stem for file in (*results.glob("*.jsonl"), *sweeps.glob("*.toml"))}):
@@ -86,7 +86,7 @@ def runs_table(root: Path) -> list[str]:
 
 
 def chapters_table(root: Path) -> list[str]:
-    """A line for each chapter: its figures, what it reads, and the time and the memory of its last execution."""
+    """A row for each chapter: its figures, the files it reads, and time and memory of its last execution."""
     book, cache = Book(root), get_cache(str(root / execute.CACHE))
     data = root / "data"
     carried = sorted(
@@ -108,7 +108,7 @@ def chapters_table(root: Path) -> list[str]:
 
 
 def benchmark_table(root: Path) -> list[str]:
-    """A line for each network: the newest measurement of a training step."""
+    """A row for each network: the newest measurement of a training step."""
     file = root / "data" / "benchmark.jsonl"
     lines = [row("network", "batch", "memory, BN", "memory, ND", "device", "command"), row(*["---"] * 6)]
     for arch in dict.fromkeys(re.findall(r'"arch": "([\w-]+)"', file.read_text())):
@@ -131,7 +131,7 @@ class Table(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
-        self.env.note_reread()  # what was recorded may have changed, or a chapter been executed again
+        self.env.note_reread()  # the records may have changed, or a chapter may have been executed again
         lines = TABLES[self.name](root)
         container = nodes.container(classes=["recorded"])
         self.state.nested_parse(StringList(lines), self.content_offset, container)

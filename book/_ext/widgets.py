@@ -16,7 +16,7 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 
 def write_modules(app: Sphinx) -> None:
-    """Put each widget among the static files, as a script that hands its module to the host and a style sheet.
+    """Write each widget to the static files: a script that hands its module to the host, and a style sheet.
 
     A module proper could not be loaded by a page that is opened from a disk.
     """
@@ -30,7 +30,7 @@ def write_modules(app: Sphinx) -> None:
 
 
 def load_modules(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Add the scripts of the widgets that a page shows, to this page alone."""
+    """Add to each page the scripts of the widgets that it shows, and no others."""
     shown = sorted(set(MOUNT.findall(context.get("body") or "")))
     if shown:
         app.add_js_file("widget-host.js", loading_method="defer")

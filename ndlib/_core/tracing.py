@@ -35,7 +35,7 @@ WEIGHTED_FUNCTIONS = {
     *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
     *(torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"),
 }
-IN_PLACE = {"iadd", "isub", "imul", "itruediv", "ipow", "setitem"}  # of operator
+ARITHMETIC = {"add", "sub", "mul", "truediv", "setitem"}  # of operator
 SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten, nn.Unflatten)  # no new tensor
 VIEWS = {"view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "dropout", "chunk"}
 SHAPES = {"shape", "ndim", "size", "dim"}  # of a tensor: its values go nowhere by way of these
@@ -135,18 +135,26 @@ class Path:
         if self.failure:
             return True
         waiting = list(self.nodes.get(name, []))
+        shared = any(self._is_shared(node.args[0]) for node in waiting if node.args)
         while waiting:
-            node = waiting.pop()
-            for user in node.users:
-                module = self.call_of(user)
-                in_place = getattr(module, "inplace", False) or user.kwargs.get("inplace", False)
-                method = user.target if user.op == "call_method" else getattr(user.target, "__name__", "")
-                method = str(method)
-                if in_place or (method.endswith("_") and not method.endswith("__")) or method in IN_PLACE:
+            for user in waiting.pop().users:
+                if self._works_in_place(user, shared):
                     return True
-                if isinstance(module, SAME) or method in VIEWS:
+                if isinstance(self.call_of(user), SAME) or _function(user) in VIEWS:
                     waiting.append(user)
         return False
+
+    def _works_in_place(self, node: fx.Node, shared: bool) -> bool:
+        """Whether a node overwrites its input, or may do so where that has other users."""
+        if getattr(self.call_of(node), "inplace", False) or node.kwargs.get("inplace", False):
+            return True
+        function = _function(node)
+        # A trace shows "x += y" as "x + y".
+        return (function.endswith("_") and not function.endswith("__")) or (shared and function in ARITHMETIC)
+
+    def _is_shared(self, node: Any) -> bool:
+        """Whether a value is used more than once, or belongs to the caller."""
+        return isinstance(node, fx.Node) and (len(node.users) > 1 or node.op == "placeholder")
 
     def is_classifier(self, module: nn.Module) -> bool:
         return module in self.classifier
@@ -168,6 +176,11 @@ class Path:
             return isinstance(dims, (tuple, list)) and set(dims) in ({2, 3}, {-2, -1})
         through = self._is_elementwise(node) or isinstance(module, CONVOLUTIONS)
         return through and bool(node.args) and self._one_pixel(node.args[0])
+
+
+def _function(node: fx.Node) -> str:
+    """The name of the function or method that a node calls."""
+    return str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
 
 
 def _all_ones(size: Any) -> bool:

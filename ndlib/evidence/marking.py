@@ -102,7 +102,7 @@ class PublishedResult:
 
     @property
     def cell(self) -> Cell:
-        """What the sources share: data set, architecture, epochs and method."""
+        """Data set, architecture, epochs and method, by which the sources can be compared."""
         return self.dataset, self.architecture, self.epochs, self.method
 
     @property

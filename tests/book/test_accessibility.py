@@ -48,7 +48,7 @@ def serious(page, options=None):
     ]
 
 
-def test_axe_sees_a_fault(visit, address):
+def test_axe_finds_a_fault_put_in_on_purpose(visit, address):
     page = visit(f"{address}/{PAGES[-1]}.html", address).page
     page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<p><img src=\"x.png\"></p>')")
     page.add_style_tag(content="h1 { color: #cccccc !important; }")

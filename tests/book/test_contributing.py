@@ -33,7 +33,7 @@ def begun(tmp_path):
     return tmp_path
 
 
-def test_new_chapter(begun, monkeypatch):
+def test_new_chapter_from_the_template_builds_and_passes(begun, monkeypatch):
     monkeypatch.setattr(test_chapters, "ROOT", begun)
     test_chapters.test_code_that_is_shown_fits_the_column("book/new")
     test_chapters.test_figures_have_alt_text_caption_and_name("book/new")

@@ -35,7 +35,7 @@ def strings():
 MESSAGES = MESSAGE.findall((ROOT / "book" / "troubleshooting.md").read_text())
 
 
-def test_messages_are_those_of_the_module():
+def test_troubleshooting_quotes_messages_of_the_module():
     there = list(strings())
     assert len(MESSAGES) > 15
     for message in MESSAGES:
@@ -53,11 +53,11 @@ def in_order(parts, text):
     return True
 
 
-def test_a_message_that_the_module_does_not_have_is_found():
+def test_troubleshooting_check_finds_an_unknown_message():
     assert not any(in_order(["block_size=", "does not divide the cake"], text) for text in strings())
 
 
-def test_every_sweep_and_every_ledger_is_on_the_page():
+def test_reproduce_page_lists_every_sweep_and_ledger():
     table = html("book/reproduce-everything").select(".recorded")[1]
     shown = {cells[0].get_text(): cells for row in table.select("tbody tr") if (cells := row.select("td"))}
     data = ROOT / "data"
@@ -71,18 +71,18 @@ def test_every_sweep_and_every_ledger_is_on_the_page():
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5.4, "5 s"), (89, "89 s"), (120, "2 min"), (5400, "1.5 h")])
-def test_duration(seconds, text):
+def test_durations_are_written_in_seconds_minutes_or_hours(seconds, text):
     assert records.duration(seconds) == text
 
 
-def test_runs_are_counted_by_their_settings():
+def test_recorded_runs_are_counted_by_settings():
     (first, *_) = runs.read_sweep(ROOT / "data" / "sweeps" / "cheaper-modes.toml")
     there = ledger.read(ROOT / "data" / "results" / "cheaper-modes.jsonl")
     assert records.recorded(first, there)
     assert not records.recorded(first, ledger.select(there, method="nd"))
 
 
-def test_provenance_has_all_of_the_readme():
+def test_provenance_page_has_all_of_the_data_readmes():
     text = re.sub(r"\s+", " ", html("book/provenance").select_one("article").get_text())
     for name in ("README.md", "published/README.md"):
         source = (ROOT / "data" / name).read_text()
@@ -93,7 +93,7 @@ def test_provenance_has_all_of_the_readme():
     assert "CC BY 2.0" in text and "MD5" in text
 
 
-def test_every_chapter_its_figures_and_its_price_are_on_the_page():
+def test_reproduce_page_lists_chapters_figures_time_and_memory():
     """Figures by their numbers, and time and memory as the cache has them."""
     table = html("book/reproduce-everything").select(".recorded")[0]
     shown = {row.select_one("a")["href"].removesuffix(".html"): row.select("td") for row in table.select("tbody tr")}

@@ -13,7 +13,7 @@ SITE = notebooks.Book(ROOT).site
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_says_what_it_is(name):
+def test_page_has_title_description_and_card(name):
     page = html(name)
     said = {tag.get("property") or tag.get("name"): tag["content"] for tag in page.select("meta[content]")}
     assert said["og:url"] == f"{SITE}/{name}.html"
@@ -29,12 +29,12 @@ def test_page_says_what_it_is(name):
     assert page.select_one(".logo__image")["src"].endswith("mark.svg")
 
 
-def test_descriptions_differ():
+def test_descriptions_of_pages_differ():
     said = [tag["content"] for name in PAGES if (tag := html(name).select_one('meta[name="description"]'))]
     assert len(said) > 10 and len(set(said)) == len(said)
 
 
-def test_card_and_icons(tmp_path):
+def test_preview_card_and_icons_have_their_sizes(tmp_path):
     card = HTML / "_static" / "card.png"
     assert card.stat().st_size < 60_000
     with Image.open(card) as picture:
@@ -45,7 +45,7 @@ def test_card_and_icons(tmp_path):
     assert (tmp_path / "icon.png").read_bytes() == (HTML / "_static" / "icon-180.png").read_bytes()
 
 
-def test_mark_is_seen_on_both_papers():
+def test_icon_is_visible_on_light_and_dark():
     """The surround, which bounds it, against white and against the dark paper; the centre against its ring."""
 
     def luminance(colour):

@@ -22,7 +22,7 @@ def buttons(name):
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_chapters_can_be_launched(name):
+def test_chapters_have_launch_buttons(name):
     shown, file = buttons(name), f"{PurePosixPath(name).name}.ipynb"
     assert (HTML / "notebooks" / file).exists()
     # Colab reads the branch that the workflow publishes; the site is its root.
@@ -34,7 +34,7 @@ def test_chapters_can_be_launched(name):
 
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page not in CHAPTERS])
-def test_other_pages_cannot(name):
+def test_other_pages_have_no_launch_buttons(name):
     assert not {"Colab", "Binder", ".ipynb"} & set(buttons(name))
 
 
@@ -50,7 +50,7 @@ def test_every_published_notebook_has_its_page():
         ("https://github.com/Some-One/Some-One.github.io/", "https://some-one.github.io"),
     ],
 )
-def test_address_of_the_site(address, site, tmp_path):
+def test_site_address_follows_the_configuration(address, site, tmp_path):
     (tmp_path / "_config.yml").write_text(yaml.safe_dump({"repository": {"url": address}}))
     (tmp_path / "_toc.yml").write_text("root: a\n")
     made = notebooks.Book(tmp_path)
@@ -74,10 +74,10 @@ def test_binder_has_what_the_notebooks_need():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_says_the_version(name):
+def test_page_foot_names_version_and_commit(name):
     assert f"Version {ndlib.__version__}" in html(name).select_one(".extra_footer").get_text()
 
 
-def test_the_newest_version_is_in_the_list_of_changes():
+def test_changelog_has_the_newest_version():
     changes = (ROOT / "CHANGELOG.md").read_text()
     assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == ndlib.__version__ == notebooks.Book(ROOT).version

@@ -28,7 +28,7 @@ def parsed(file):
 
 
 @pytest.mark.parametrize("name", [*PAGES, "index", "search", "genindex"])
-def test_local_links(name):
+def test_local_links_and_anchors_exist(name):
     file = HTML / f"{name}.html"
     links = parsed(file)
     for target in links.targets:

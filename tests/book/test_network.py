@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ndlib import data
+from ndlib import files
 from ndlib.bookwork.widgets import bundle, race, race_study
 
 NUMBERS = Path(__file__).parents[1] / "widgets"
@@ -72,7 +72,7 @@ def test_a_race_in_a_worker(page, arm, simd):
     method, options = race_study.ARMS[arm]
     settings = race_study.in_javascript(arm) | {"seed": 3, "rate": 0.025}
     settings |= {"batch": race.BATCH, "momentum": race.MOMENTUM, "decay": race.DECAY}
-    packed = as_text(data.path("live-race-digits.bin"))
+    packed = as_text(files.path("live-race-digits.bin"))
     count = race.TRAINED + race.HELD_OUT
     worker = bundle.module("live-race-worker")
     found = page.evaluate(RACE, [worker, packed, settings, simd, race.TRAINED, count])

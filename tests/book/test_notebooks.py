@@ -47,7 +47,7 @@ def text(notebook):
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_chapter_ran_alone(name):
+def test_chapter_ran_alone_within_memory_and_without_warnings(name):
     data, notebook = executed(name)
     assert data["ndlib"] == str(ROOT / execute.WHEEL / "ndlib" / "__init__.py")
     assert data["left_behind"] == []
@@ -211,7 +211,7 @@ def toy(tmp_path):
         ("```python\n{doc}`first`\n```", "```python\n{doc}`first`\n```"),
     ],
 )
-def test_markdown(toy, markup, plain):
+def test_myst_markup_becomes_plain_markdown(toy, markup, plain):
     cells = notebooks.published_notebook(toy(markup), "in/second").cells
     assert cells[2].source == f"# Second\n\n{plain}"
 
@@ -224,7 +224,7 @@ def test_markup_without_a_plain_form_is_an_error_that_names_the_page(toy, markup
         notebooks.published_notebook(toy(markup), "in/second")
 
 
-def test_cells(toy):
+def test_notebook_cells_keep_code_and_hide_inputs(toy):
     cells = notebooks.published_notebook(toy("x"), "in/second").cells
     assert [cell.cell_type for cell in cells] == ["markdown", "code", "markdown", *["code", "markdown"] * 2]
     assert "version 3.2.1" in cells[0].source and f"({SITE}/in/second.html)" in cells[0].source
@@ -235,7 +235,7 @@ def test_cells(toy):
 
 
 def test_execution_notices_what_a_chapter_leaves():
-    """That a chapter which leaves nothing is seen to do so is what test_chapter_ran_alone shows."""
+    """That nothing is noticed where a chapter leaves nothing is what test_chapter_ran_alone_... shows."""
     source = "import os; os.mkdir(os.environ['NDLIB_DATA']); open('x', 'w').close()"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     data = execute.execute(notebook, ROOT / execute.WHEEL, 300)

@@ -14,7 +14,7 @@ BUDGET = 300_000  # bytes of a page's own, compressed: text, figures, photograph
 
 
 @visits(1280, 360)
-def test_formulas_are_set(visited):
+def test_formulas_are_typeset(visited):
     page = visited.page
     assert page.locator("mjx-merror").count() == 0
     source = (ROOT / f"{visited.name}.md").read_text()
@@ -29,7 +29,7 @@ def test_figures_are_where_the_source_has_some(visited):
 
 
 @visits(1280, 360, pages=CHAPTERS)
-def test_no_traces_of_the_machinery(visited):
+def test_pages_show_no_markup_or_paths_of_the_build(visited):
     text = visited.page.inner_text("main")
     traces = ("Traceback", "Warning:", "{doc}", "{cite", "{numref", "```", "<Figure", "tensor(nan")
     assert [trace for trace in traces if trace in text] == []
@@ -37,7 +37,7 @@ def test_no_traces_of_the_machinery(visited):
 
 @themes("light", "dark")
 @visits(1280, 360)
-def test_page_fits(visited, theme):
+def test_pages_do_not_scroll_sideways(visited, theme):
     assert visited.show(theme).evaluate("document.documentElement.scrollWidth") <= visited.width
 
 
@@ -63,7 +63,7 @@ def test_figures_are_described_and_honest(visited, theme):
 
 @themes("light", "dark")
 @visits(1280, 360)
-def test_page_wears_its_theme(visited, theme):
+def test_page_colours_follow_the_theme(visited, theme):
     page = visited.show(theme)
     brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0]")
     ink = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--figure-ink')").strip()
@@ -90,7 +90,7 @@ def contrast(a, b):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_weight(name):
+def test_pages_stay_within_their_size(name):
     assert len(gzip.compress((HTML / f"{name}.html").read_bytes())) < BUDGET
 
 

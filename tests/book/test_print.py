@@ -7,7 +7,7 @@ PAPER = 640  # pixels between the margins of a sheet
 
 
 @themes("light", "dark")
-def test_chapter_on_paper(visit, address, theme):
+def test_printed_chapter_shows_text_and_figures(visit, address, theme):
     visited = visit(f"{address}/{CHAPTERS[5]}.html", address, width=PAPER, theme=theme)
     page = visited.page
     page.locator(".nd-mount").scroll_into_view_if_needed()

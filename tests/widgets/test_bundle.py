@@ -18,7 +18,7 @@ def node(tmp_path, source, *, check=True):
 
 
 @pytest.mark.parametrize("name", bundle.names())
-def test_a_widget_is_one_module_that_renders(tmp_path, name):
+def test_bundle_is_one_module_that_renders(tmp_path, name):
     source = bundle.module(name)
     assert not re.search(r"^import\b", source, re.MULTILINE)
     (tmp_path / "widget.mjs").write_text(source)
@@ -27,7 +27,7 @@ def test_a_widget_is_one_module_that_renders(tmp_path, name):
     assert node(tmp_path, probe).stdout == "function\n"
 
 
-def test_two_modules_may_use_one_name_and_workers_travel_as_text(tmp_path, monkeypatch):
+def test_bundle_keeps_names_apart_and_workers_as_text(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "FOLDER", tmp_path)
     (tmp_path / "a.mjs").write_text("const hidden = 1;\nexport const a = () => hidden;\n")
     (tmp_path / "b.mjs").write_text(

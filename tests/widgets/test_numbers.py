@@ -54,14 +54,14 @@ def close(found, wanted):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5, 20])
-def test_newton_schulz_response(run, steps):
+def test_javascript_newton_schulz_response(run, steps):
     eigenvalues = torch.logspace(-6, 0.3, 50, dtype=torch.float64)
     found = run("response", eigenvalues=eigenvalues, steps=steps)
     np.testing.assert_allclose(found, newton_schulz_response(eigenvalues, steps), rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["random", "repeated", "diagonal", "graded", "one"])
-def test_symmetric_eigen(run, kind):
+def test_javascript_symmetric_eigenvalues_and_vectors(run, kind):
     generator = torch.Generator().manual_seed(0)
     n = 1 if kind == "one" else 40
     a = torch.randn(n, n, generator=generator, dtype=torch.float64)
@@ -83,7 +83,7 @@ def test_symmetric_eigen(run, kind):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_autocovariance(run, picture, channels):
+def test_javascript_autocovariance(run, picture, channels):
     x = picture if channels == 3 else photographs.luminance(picture)[None]
     wanted = autocovariance(picture_statistics(x))
     found = run("autocovariance", planes=x.flatten(1), width=75, height=60, reach=LAG)
@@ -93,7 +93,7 @@ def test_autocovariance(run, picture, channels):
 
 @pytest.mark.parametrize("steps", [None, 1, 5, 15])
 @pytest.mark.parametrize("k", [3, 9, 15])
-def test_grey_kernel(run, picture, k, steps):
+def test_javascript_grey_kernels(run, picture, k, steps):
     tables = autocovariance(picture_statistics(photographs.luminance(picture)))
     wanted = deconvolution_kernel(decompose(block_toeplitz(tables, k)), eps=1e-4, n_iter=steps)
     found = run("kernels", tables=tables[0].flatten(1), reach=LAG, k=k, steps=steps, eps=1e-4, output=0)
@@ -102,7 +102,7 @@ def test_grey_kernel(run, picture, k, steps):
 
 @pytest.mark.parametrize("steps", [None, 5])
 @pytest.mark.parametrize("output", [0, 1, 2])
-def test_colour_kernels(run, picture, output, steps):
+def test_javascript_colour_kernels(run, picture, output, steps):
     tables = autocovariance(picture_statistics(picture))
     wanted = deconvolution_kernel(decompose(block_toeplitz(tables, 5), 3), eps=1e-4, n_iter=steps, channel=output)
     near = torch.stack([tables[a, b, 6:23, 6:23].flatten() for a, b in PAIRS])
@@ -111,7 +111,7 @@ def test_colour_kernels(run, picture, output, steps):
 
 
 @pytest.mark.parametrize("k", [3, 5, 9, 15])
-def test_filtered_picture(run, picture, k):
+def test_javascript_filtered_picture(run, picture, k):
     weights = torch.randn(3, k, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     centred = picture - picture.mean((1, 2), keepdim=True)
     padded = F.pad(centred[None], [k // 2] * 4, mode="reflect")
@@ -122,7 +122,7 @@ def test_filtered_picture(run, picture, k):
 
 @pytest.mark.parametrize("method", ["raw", "pca", "zca", "cholesky"])
 @pytest.mark.parametrize(("distance", "direction"), [(0, "right"), (1, "right"), (5, "down"), (16, "diagonal")])
-def test_pairs_of_pixels(run, distance, direction, method):
+def test_javascript_pairs_of_pixels(run, distance, direction, method):
     w = PixelPairs(distance=distance, direction=direction, method=method)
     pixels = np.frombuffer(w.photo, np.uint8) / 255
     found = run("pairs", pixels=pixels, width=w.width, distance=distance, direction=direction, method=method)
@@ -134,7 +134,7 @@ def test_pairs_of_pixels(run, distance, direction, method):
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
-def test_patches(run, picture, k):
+def test_javascript_patch_matrix_moments_and_root(run, picture, k):
     x = picture[:1, :12, :15]
     matrix = patch_matrix(x[None], k)
     mean, covariance = moments(matrix)
@@ -157,7 +157,7 @@ BLURS = [
 
 @pytest.mark.parametrize(("sigma", "noise", "k"), BLURS)
 @pytest.mark.parametrize("photograph", ["cat", "page"])
-def test_blurred_and_restored_pictures(run, photograph, sigma, noise, k):
+def test_javascript_blurred_and_restored_pictures(run, photograph, sigma, noise, k):
     w = BlurLab(photograph=photograph, sigma=sigma, noise=noise, k=k)
     ks = [10 ** (i / 4) for i in range(-32, 1)]
     found = run("blur", pixels=w.picture.flatten(), n=SIDE, sigma=sigma, noise=noise, k=k, candidates=ks)
@@ -178,7 +178,7 @@ def test_blurred_and_restored_pictures(run, photograph, sigma, noise, k):
     assert found["lost"] == 0 or k > 0
 
 
-def test_a_blur_without_inverse(run):
+def test_javascript_blur_without_inverse(run):
     w = BlurLab(sigma=2.0, k=0.0)
     with pytest.raises(ValueError, match="has no inverse"):
         _ = w.restored
@@ -187,7 +187,7 @@ def test_a_blur_without_inverse(run):
 
 
 @pytest.mark.parametrize(("width", "height", "n"), [(75, 60, 32), (60, 75, 32), (40, 50, 64), (33, 33, 33)])
-def test_the_middle_square_is_a_mean_over_areas(run, picture, width, height, n):
+def test_javascript_middle_square_averages_areas(run, picture, width, height, n):
     x = picture[0, :height, :width].new_zeros(height, width)
     part = picture[0, : min(60, height), : min(75, width)]
     x[: part.shape[0], : part.shape[1]] = part
@@ -204,7 +204,7 @@ def test_the_middle_square_is_a_mean_over_areas(run, picture, width, height, n):
 @pytest.mark.parametrize(
     ("correlation", "scale", "rate"), [(0.95, 1.0, 0.3), (-0.7, 0.3, 1.0), (0.0, 1.0, 0.02), (0.99, 0.2, 2.2)]
 )
-def test_gradient_descent(run, correlation, scale, rate, start):
+def test_javascript_gradient_descent(run, correlation, scale, rate, start):
     w = Descent(correlation=correlation, scale=scale, rate=rate, w1=start[0], w2=start[1])
     found = run("descent", correlation=correlation, scale=scale, rate=rate, start=start)
     close(found["inputs"], w.inputs)
@@ -227,7 +227,7 @@ def _as_in_javascript(steps):
 @pytest.mark.parametrize("sources", [published.SOURCES[:3], published.SOURCES[2:3], published.SOURCES[1::-1], ()])
 @pytest.mark.parametrize(("only_test", "recovered"), [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("dataset", published.DATASETS)
-def test_evidence(run, dataset, only_test, recovered, sources):
+def test_javascript_evidence_table(run, dataset, only_test, recovered, sources):
     w = EvidenceExplorer(dataset=dataset, only_test=only_test, recovered=recovered, sources=list(sources))
     records = published.all_results()
     for w.epochs in published.EPOCHS:
@@ -239,8 +239,8 @@ def test_evidence(run, dataset, only_test, recovered, sources):
         assert pairs == published.bn_nd_pairs(w.shown)
         gains = [nd.accuracy - bn.accuracy for bn, nd in pairs]
         assert [p["gain"] for p in found["pairs"]] == pytest.approx(gains, abs=1e-12)
-        assert [published.SOURCES[each["source"]] for each in found["summary"]] == [each.source for each in w.summary]
-        for each, wanted in zip(found["summary"], w.summary, strict=True):
+        assert [published.SOURCES[each["source"]] for each in found["summary"]] == [each.source for each in w.leads]
+        for each, wanted in zip(found["summary"], w.leads, strict=True):
             assert (each["count"], each["ahead"]) == (wanted.total, wanted.ahead)
             assert each["gain"] == pytest.approx(wanted.gain, abs=1e-12)
         w.view = "difference"

@@ -35,7 +35,7 @@ def pictures():
     return torch.stack([coffee[:, 50 * i : 50 * i + 48, 200:240] for i in range(5)])
 
 
-def test_gains_are_those_of_the_iteration():
+def test_newton_schulz_gains_are_those_of_the_iteration():
     w = NewtonSchulz(spectrum="1/k", steps=5)
     assert w.eigenvalues.shape == (576,)
     torch.testing.assert_close(
@@ -47,7 +47,7 @@ def test_gains_are_those_of_the_iteration():
         assert np.median(w.gains**2 * w.eigenvalues) == pytest.approx(median, abs=0.005)
 
 
-def test_a_spectrum_of_ones_own():
+def test_newton_schulz_takes_own_eigenvalues():
     w = NewtonSchulz(eigenvalues=[1.0, 4.0, 2.0])
     assert w.spectrum == "own" and w.direction == 3
     assert w.eigenvalues.tolist() == [4.0, 2.0, 1.0]
@@ -61,7 +61,7 @@ def test_a_spectrum_of_ones_own():
 
 
 @pytest.mark.parametrize("channel", ["luminance", "green"])
-def test_the_kernel_is_that_of_the_images(pictures, channel):
+def test_kernel_explorer_kernel_is_that_of_the_images(pictures, channel):
     w = KernelExplorer(images=pictures, channel=channel, patch_size=5, eps=1e-3, steps=5)
     assert w.counts == [1, 2, 3, 4, 5] and w.count == 5
     w.count = 3
@@ -77,7 +77,7 @@ def test_the_kernel_is_that_of_the_images(pictures, channel):
     np.testing.assert_allclose(w.kernel, wanted.squeeze(), atol=1e-4 * wanted.max())
 
 
-def test_a_folder_of_pictures_and_grey_ones(pictures, tmp_path):
+def test_kernel_explorer_reads_folders_and_grey_pictures(pictures, tmp_path):
     for i, picture in enumerate(pictures):
         Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
     as_files = KernelExplorer(images=tmp_path, eps=1e-3)
@@ -93,7 +93,7 @@ def test_a_folder_of_pictures_and_grey_ones(pictures, tmp_path):
         KernelExplorer(images=pictures[0])
 
 
-def test_traits_refuse_what_cannot_be_drawn(pictures):
+def test_kernel_explorer_refuses_impossible_traits(pictures):
     w = KernelExplorer(images=pictures)
     for trait, value in (("count", 99), ("patch_size", 4), ("patch_size", 17), ("steps", 0), ("eps", 0.0)):
         with pytest.raises(traitlets.TraitError):
@@ -104,7 +104,7 @@ def test_traits_refuse_what_cannot_be_drawn(pictures):
 
 
 @pytest.mark.parametrize("method", ["pca", "zca", "cholesky"])
-def test_pairs_of_pixels_are_whitened(method):
+def test_pixel_pairs_are_whitened(method):
     w = PixelPairs(distance=2, direction="down", method=method)
     np.testing.assert_allclose(w.matrix.T @ w.covariance @ w.matrix, np.eye(2), atol=0.01)  # but for eps
     np.testing.assert_allclose(np.cov(w.points.T), np.eye(2), atol=0.1)  # a sample of the pairs
@@ -115,7 +115,7 @@ def test_pairs_of_pixels_are_whitened(method):
         assert w.matrix[1, 0] == 0
 
 
-def test_pixels_are_less_alike_the_farther_they_are_apart():
+def test_pixel_pairs_correlate_less_at_larger_distances():
     w = PixelPairs()
     assert w.method == "raw" and (w.matrix == np.eye(2)).all()
     correlations = []
@@ -126,7 +126,7 @@ def test_pixels_are_less_alike_the_farther_they_are_apart():
 
 
 @pytest.mark.parametrize(("picture", "side", "k"), [("numbers", 5, 3), ("photograph", 16, 5)])
-def test_the_patch_matrix_is_that_of_the_method(picture, side, k):
+def test_patch_matrix_widget_equals_the_method(picture, side, k):
     w = PatchMatrix(picture=picture, k=k, eps=1e-2)
     pixels = torch.tensor(getattr(w, picture)).view(1, 1, side, side)
     matrix = patch_matrix(pixels, k)
@@ -138,7 +138,7 @@ def test_the_patch_matrix_is_that_of_the_method(picture, side, k):
     np.testing.assert_allclose(w.whitening, inverse_sqrt(covariance, solver="eigh", eps=1e-2))
 
 
-def test_marks_stay_within_the_patch_matrix():
+def test_patch_matrix_marks_stay_within_the_matrix():
     w = PatchMatrix(picture="photograph", k=5, row=143, column=24, other=20)
     w.k = 2
     assert (w.row, w.column, w.other) == (143, 3, 3)
@@ -150,7 +150,7 @@ def test_marks_stay_within_the_patch_matrix():
     assert PatchMatrix(picture="numbers", k=5, row=50).k == 4
 
 
-def test_a_photograph_is_blurred_and_restored():
+def test_blur_lab_blurs_and_restores_a_photograph():
     w = BlurLab(noise=0.0, k=0.0)
     assert w.photograph == "cat" and w.picture.shape == (128, 128)
     np.testing.assert_allclose(w.restored, w.picture, atol=1e-9)  # without noise the inverse is exact
@@ -170,7 +170,7 @@ def test_a_photograph_is_blurred_and_restored():
         _ = w.picture
 
 
-def test_a_picture_of_ones_own_is_blurred(pictures):
+def test_blur_lab_takes_an_own_picture(pictures):
     w = BlurLab(picture=pictures[0])
     assert w.photograph == "yours" and w.names[-1] == "yours"
     assert w.picture.mean() == pytest.approx(float(photographs.luminance(pictures[0])[4:44].mean()), abs=0.01)
@@ -178,7 +178,7 @@ def test_a_picture_of_ones_own_is_blurred(pictures):
         BlurLab(picture=pictures)
 
 
-def test_gradient_descent_with_deconvolved_inputs_goes_straight():
+def test_descent_with_deconvolved_inputs_goes_straight():
     w = Descent()
     np.testing.assert_allclose(w.covariance, [[1, 0.95], [0.95, 1]])
     assert w.condition == pytest.approx(1.95 / 0.05)
@@ -203,11 +203,11 @@ def test_gradient_descent_with_deconvolved_inputs_goes_straight():
             setattr(w, trait, value)
 
 
-def test_published_numbers_are_chosen_and_summed_up():
+def test_evidence_explorer_selects_and_sums_up_published_numbers():
     w = EvidenceExplorer()
     assert len(w.shown) == 46 and published.all_results()[w.picked] in w.shown
-    assert [each[:3] for each in w.summary] == [("paper", 10, 10), ("Sbandati 2021", 3, 3), ("Obadage 2024", 10, 10)]
-    assert w.summary[0].gain == pytest.approx(4.718, abs=5e-4)
+    assert [each[:3] for each in w.leads] == [("paper", 10, 10), ("Sbandati 2021", 3, 3), ("Obadage 2024", 10, 10)]
+    assert w.leads[0].gain == pytest.approx(4.718, abs=5e-4)
     assert "training accuracies" in w.describe()
     w.only_test = True
     assert len(w.shown) == 26 and "training" not in w.describe()
@@ -216,7 +216,7 @@ def test_published_numbers_are_chosen_and_summed_up():
     w.sources = ["paper"]
     assert len(w.shown) == 20
     w.sources, w.only_test, w.recovered, w.epochs = ["Obadage 2024"], False, False, 100
-    assert w.summary[0].ahead == 7 and w.still()
+    assert w.leads[0].ahead == 7 and w.still()
     w.only_test = True
     assert w.shown == [] and "Nothing is shown" in w.describe() and w.still()
     w.view = "difference"
@@ -243,7 +243,7 @@ def test_published_numbers_are_chosen_and_summed_up():
     assert len(gzip.compress(state.encode())) < 40_000
 
 
-def test_state_in_a_page_is_data_and_nothing_else():
+def test_page_html_escapes_the_state():
     class Nasty(BookWidget):
         _name = "newton-schulz"
         _esm = "export default {}"
@@ -263,7 +263,7 @@ def test_state_in_a_page_is_data_and_nothing_else():
     assert "<!--" not in page[page.index("<script") :]
 
 
-def test_a_notebook_gets_both_views():
+def test_notebook_output_has_widget_and_still_picture():
     data, _ = NewtonSchulz()._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= data.keys()
     ids = re.findall(r' id="([^"]+)"', data["text/html"])

@@ -1,7 +1,10 @@
 """Interactive pictures: anywidget objects in a notebook, and the same pictures on a page without a kernel.
 
-In a notebook, ``from ndlib.bookwork.widgets import NewtonSchulz``, and then ``NewtonSchulz(steps=5)`` as the last line
-of a cell.
+In a notebook, write a widget as the last line of a cell:
+
+>>> from ndlib.bookwork.widgets import NewtonSchulz
+>>> NewtonSchulz(steps=5).steps
+5
 """
 
 from .blur_lab import BlurLab

@@ -1,4 +1,4 @@
-"""What all widgets have in common: a Python object in a notebook, and a place on a page that has no kernel."""
+"""What all widgets share: a Python object in a notebook, and a still picture with data on a page without a kernel."""
 
 from __future__ import annotations
 
@@ -16,9 +16,24 @@ from numpy.typing import NDArray
 
 from ..plotting import figure_svg, inline_figure
 
+__all__ = ["Array", "BookWidget"]
+
 
 class Array(traitlets.TraitType[NDArray[np.floating[Any]], Any]):
-    """A trait that holds a NumPy array of one type and travels as its bytes, without any loss."""
+    """A trait that holds a NumPy array of one type and sends its bytes to the browser, so that no digit is lost.
+
+    Args:
+        dtype: the type of the numbers. A value of another type is converted when it is set.
+        options: as of any trait of traitlets.
+
+    Raises:
+        traitlets.TraitError: when a value is set that is not finite.
+
+    >>> class Curve(traitlets.HasTraits):
+    ...     heights = Array(np.float64)
+    >>> Curve(heights=[1, 2]).heights
+    array([1., 2.])
+    """
 
     def __init__(self, dtype: type[np.floating[Any]], **options: Any) -> None:
         self.dtype = np.dtype(dtype)
@@ -40,20 +55,26 @@ class Array(traitlets.TraitType[NDArray[np.floating[Any]], Any]):
 class BookWidget(anywidget.AnyWidget):
     """A widget whose ES module also runs on a static page, on the host that the book's extension puts there.
 
-    A subclass names its module in ``_name`` and says ``_esm = bundle.module(_name)``, ``_css = bundle.style(_name)``.
-    ``still`` draws the picture that stands in its place where scripts are off, ``describe`` says it in words.
+    A subclass names its module in ``_name`` and sets ``_esm = bundle.module(_name)``, ``_css = bundle.style(_name)``.
+    ``still`` draws the picture that a page shows where scripts are off, and ``describe`` puts that picture into words.
+
+    >>> from ndlib.bookwork.widgets import NewtonSchulz
+    >>> issubclass(NewtonSchulz, BookWidget), NewtonSchulz().page_html()[:48]
+    (True, '<div class="nd-mount" data-widget="newton-schulz')
     """
 
     _name: ClassVar[str]
 
     def still(self) -> Figure:
+        """The widget as it now stands, as a figure."""
         raise NotImplementedError
 
     def describe(self) -> str:
+        """What the still picture shows, in words: its alternative text."""
         raise NotImplementedError
 
     def page_html(self) -> str:
-        """What a page without a kernel holds: the still picture, and the state as data that no browser runs."""
+        """HTML for a page without a kernel: the still picture, and the state as data, which no browser runs."""
         base = set(anywidget.AnyWidget.class_trait_names(sync=True))
         state = {k: _plain(v) for k, v in self.get_state().items() if k not in base and not k.startswith("_")}
         # Inside a script element nothing but "</script" and "<!--" has a meaning, and neither can stand without "<".

@@ -1,4 +1,4 @@
-"""One self-contained ES module for each widget: what it imports from its neighbours is put into it."""
+"""One self-contained ES module for each widget: the text of every module that it imports is copied into it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+
+__all__ = ["module", "names", "style"]
 
 FOLDER = Path(__file__).parent
 
@@ -16,19 +18,27 @@ EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) (?P<name>\w
 
 
 def names() -> list[str]:
-    """The widgets there are, by the names of their modules."""
+    """The names of all widgets, which are those of their modules.
+
+    >>> "newton-schulz" in names(), "draw" in names()  # draw.mjs helps the others to draw and is no widget
+    (True, False)
+    """
     return sorted(p.stem for p in FOLDER.glob("*.mjs") if re.search(r"^export default", p.read_text(), re.MULTILINE))
 
 
 @cache
 def module(name: str) -> str:
-    """The ES module of a widget (or of a worker) without imports.
+    """The source of the ES module of a widget (or of a worker), without imports.
 
     A module that it imports becomes a function called once, which returns what it exports, so that two modules may
     use one name for different things; with ``?text`` at the end of its name, it becomes a string, for a worker.
 
     Raises:
         ValueError: an import or an export is written in a way that this function does not know.
+
+    >>> source = module("newton-schulz")
+    >>> "\\nimport " in source, "\\nexport default { render };" in source
+    (False, True)
     """
     parts: dict[str, str] = {}
     source = _inline(FOLDER / f"{name}.mjs", parts)
@@ -42,7 +52,11 @@ def module(name: str) -> str:
 
 
 def style(name: str) -> str:
-    """The style sheet of a widget: what all share, and its own where it has one."""
+    """The style sheet of a widget: the rules that all widgets share, then its own rules if it has a file of them.
+
+    >>> style("blur-lab").startswith((FOLDER / "widgets.css").read_text())
+    True
+    """
     own = FOLDER / f"{name}.css"
     return (FOLDER / "widgets.css").read_text() + (own.read_text() if own.exists() else "")
 

@@ -1,4 +1,4 @@
-"""The widget of two weights and one valley: gradient descent with the inputs as they are, and deconvolved."""
+"""The widget of two weights and one valley: gradient descent on the inputs as they are and on deconvolved inputs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .. import plotting
 from . import bundle
 from .base import BookWidget
 
+__all__ = ["Descent"]
+
 STEPS, SAMPLES = 60, 200
 BEST = np.array([1.0, 1.0])  # the weights that made the targets
 LOW, HIGH = -2.0, 4.0  # either weight in the picture
@@ -24,22 +26,30 @@ PATIENCE = 1_000_000  # steps after which nobody waits any longer
 
 
 class Descent(BookWidget):
-    """Least squares with two weights by gradient descent, with the inputs as they are and with deconvolved ones.
+    """Least squares with two weights by gradient descent, on the inputs as they are and on deconvolved inputs.
 
-    The loss is (1/2N) |Xw - y|^2 with N = 200 rows, the targets y = X (1, 1)' have no noise. With deconvolution the
-    weights u act on X D, D = Cov^(-1/2), and the path shows the weights w = D u that they stand for; both start from
-    the same function of the inputs.
-
-        w = Descent(correlation=0.95, rate=0.3)
-        w.path, w.deconvolved_path       # (w1, w2) after 0 to 60 steps, as drawn: shape (61, 2)
-        w.losses, w.deconvolved_losses   # along them; the widget draws them divided by the first
-        w.condition, w.best_rate, w.largest_rate
+    The loss is ``|Xw - y|^2 / 2N`` with N = 200 rows, and the targets y = X (1, 1)' have no noise. With deconvolution
+    the weights u act on X D, D = Cov^(-1/2), and the path shows the weights w = D u that give the same outputs. Both
+    paths start from the same function of the inputs.
 
     Args:
         correlation: of the two inputs, -0.99 to 0.99.
         scale: standard deviation of the second input, 0.2 to 1; the first has 1.
         rate: the learning rate of both, 0.02 to 2.2.
         w1, w2: the weights at the start, -2 to 4.
+
+    ``path`` and ``deconvolved_path`` are (w1, w2) after 0 to 60 steps, as drawn. ``losses`` and ``deconvolved_losses``
+    are the losses along them; the widget draws these divided by the first.
+
+    >>> w = Descent(correlation=0.95, rate=0.3)
+    >>> w.path.shape, w.deconvolved_path.shape
+    ((61, 2), (61, 2))
+    >>> bool(w.losses[-1] > w.deconvolved_losses[-1])
+    True
+    >>> round(w.condition, 2), round(w.best_rate, 2), round(w.largest_rate, 3)
+    (39.0, 1.0, 1.026)
+    >>> w.steps_to_hundredth(), w.steps_to_hundredth(deconvolved=True)
+    (103, 7)
     """
 
     _name = "descent"
@@ -60,7 +70,7 @@ class Descent(BookWidget):
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Of the two inputs, shape (2, 2): X'X / N."""
+        """The covariance of the two inputs, X'X / N, shape (2, 2)."""
         return self.inputs.T @ self.inputs / SAMPLES
 
     @property
@@ -75,35 +85,35 @@ class Descent(BookWidget):
 
     @property
     def deconvolved_path(self) -> NDArray[np.float64]:
-        """The same on deconvolved inputs X D: the weights w = D u, shape (61, 2)."""
+        """The weights w = D u after 0 to 60 steps on the deconvolved inputs X D, shape (61, 2)."""
         d = self.whitening
         start = np.linalg.solve(d, np.array([self.w1, self.w2])).astype(np.float64)
         return _descend(self.inputs @ d, self.inputs @ BEST, self.rate, start) @ d
 
     def loss(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(1/2N) |Xw - y|^2 of weights of shape (..., 2)."""
+        """The loss ``|Xw - y|^2 / 2N`` of weights of shape (..., 2)."""
         residuals = (weights - BEST) @ self.inputs.T
         return np.asarray(np.square(residuals).mean(-1) / 2)
 
     @property
     def losses(self) -> NDArray[np.float64]:
-        """Along ``path``, shape (61,)."""
+        """The losses along ``path``, shape (61,)."""
         return self.loss(self.path)
 
     @property
     def deconvolved_losses(self) -> NDArray[np.float64]:
-        """Along ``deconvolved_path``, shape (61,)."""
+        """The losses along ``deconvolved_path``, shape (61,)."""
         return self.loss(self.deconvolved_path)
 
     @property
     def condition(self) -> float:
-        """Largest by smallest eigenvalue of the covariance."""
+        """Largest eigenvalue of the covariance divided by the smallest."""
         low, high = np.linalg.eigvalsh(self.covariance)
         return float(high / low)
 
     @property
     def largest_rate(self) -> float:
-        """Beyond 2 / (largest eigenvalue) plain gradient descent diverges."""
+        """2 / (largest eigenvalue of the covariance): at larger rates plain gradient descent diverges."""
         return float(2 / np.linalg.eigvalsh(self.covariance)[1])
 
     @property
@@ -112,7 +122,7 @@ class Descent(BookWidget):
         return float(2 / np.linalg.eigvalsh(self.covariance).sum())
 
     def steps_to_hundredth(self, deconvolved: bool = False) -> float:
-        """Steps until the loss is a hundredth of that at the start; infinity if it does not get there."""
+        """Steps until the loss is at most a hundredth of the loss at the start; infinity if it never is."""
         values, vectors = np.linalg.eigh(self.covariance)
         terms = values * (vectors.T @ ([self.w1, self.w2] - BEST)) ** 2
         factors = (1 - self.rate * (np.ones(2) if deconvolved else values)) ** 2

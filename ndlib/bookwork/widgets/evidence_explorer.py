@@ -16,7 +16,9 @@ from .. import plotting
 from . import bundle
 from .base import BookWidget
 
-NAMES = {
+__all__ = ["EvidenceExplorer", "Lead"]
+
+SOURCE_TITLES = {
     PAPER: "the paper",
     SBANDATI: "the 2021 reproduction",
     OBADAGE: "the 2024 reproduction",
@@ -25,8 +27,15 @@ NAMES = {
 PRINTED = (PAPER, SBANDATI, OBADAGE)  # what a reader switches on and off
 
 
-class Summary(NamedTuple):
-    """ND beside BN in one source: ahead in ``ahead`` of ``total`` architectures, by ``gain`` points on average."""
+class Lead(NamedTuple):
+    """ND compared with BN in one source.
+
+    ND has the higher accuracy in ``ahead`` of ``total`` architectures. ``gain`` is the mean of ND minus BN over all
+    of them, in points.
+
+    >>> Lead("paper", total=10, ahead=9, gain=1.5).ahead
+    9
+    """
 
     source: str
     total: int
@@ -35,7 +44,7 @@ class Summary(NamedTuple):
 
 
 def _columns() -> dict[str, Any]:
-    """The results as the browser gets them: a list for each column, texts only once."""
+    """The results as the browser gets them: a list for each column, and each text once."""
     results = published.all_results()
     texts = list(dict.fromkeys(r.explain() for r in results))
     files = list(dict.fromkeys(r.file for r in results))
@@ -44,7 +53,7 @@ def _columns() -> dict[str, Any]:
     half = {(d.result.source, d.result.cell): d.half for d in published.differences()}
     return {
         "sources": list(SOURCES),
-        "names": list(NAMES.values()),
+        "names": list(SOURCE_TITLES.values()),
         "architectures": architectures,
         "texts": texts,
         "files": files,
@@ -66,22 +75,28 @@ def _columns() -> dict[str, Any]:
 
 
 class EvidenceExplorer(BookWidget):
-    """Table 1 of the paper and of its reproductions, one row an architecture, with suspicious values marked.
-
-        w = EvidenceExplorer(dataset="CIFAR-10", epochs=100)
-        w.shown             # the results drawn, see ndlib.evidence.published.PublishedResult
-        w.summary           # of each source: in how many architectures ND is ahead, and by how much
+    """Table 1 of the paper and of its reproductions, one row for each architecture, with suspicious values marked.
 
     Args:
         dataset: ``"CIFAR-10"`` or ``"CIFAR-100"``.
         epochs: 1, 20 or 100.
         sources: some of ``"paper"``, ``"Sbandati 2021"``, ``"Obadage 2024"``.
-        only_test: leave out what is training accuracy or not stated.
-        recovered: show the test means from the logs of the 2024 study in place of what it printed, where there are any.
+        only_test: leave out the training accuracies, and those of which no source says what they are.
+        recovered: show the test means from the logs of the 2024 study instead of the values that it printed, where the
+            logs have them.
         view: ``"accuracy"``, ``"gain"`` for ND minus BN, ``"difference"`` for reproduction minus paper, with the
             intervals of :func:`ndlib.evidence.published.differences`, or ``"time"`` for the training time of ND
             over that of BN, medians of the runs, where a study gives them.
         picked: the result that is explained, an index into ``ndlib.evidence.published.all_results()``; -1 for none.
+
+    ``shown`` is the list of results that are drawn (:class:`ndlib.evidence.marking.PublishedResult`), and ``leads``
+    says for each source in how many architectures ND is ahead of BN, and by how much.
+
+    >>> w = EvidenceExplorer(dataset="CIFAR-100", epochs=20)
+    >>> len(w.shown)
+    46
+    >>> [(lead.source, lead.ahead, lead.total) for lead in w.leads]
+    [('paper', 10, 10), ('Sbandati 2021', 3, 3), ('Obadage 2024', 10, 10)]
     """
 
     _name = "evidence-explorer"
@@ -114,7 +129,7 @@ class EvidenceExplorer(BookWidget):
 
     @property
     def shown(self) -> list[PublishedResult]:
-        """The results drawn; of gains and times their pairs are, in the view of differences the paper's are not."""
+        """The results that are drawn: for gains and times as pairs, for differences without the paper's own."""
         inside = published.select_results(dataset=self.dataset, epochs=self.epochs)
         if self.view == "time":
             return [r for r in inside if r.source == OBADAGE and OBADAGE in self.sources]
@@ -132,19 +147,19 @@ class EvidenceExplorer(BookWidget):
         return shown
 
     @property
-    def summary(self) -> list[Summary]:
-        """ND beside BN in each source that is shown."""
+    def leads(self) -> list[Lead]:
+        """ND compared with BN in each source that is shown."""
         gains: dict[str, list[float]] = {}
         for bn, nd in published.bn_nd_pairs(self.shown):
             gains.setdefault(bn.source, []).append(nd.accuracy - bn.accuracy)
         return [
-            Summary(source, len(found), sum(gain > 0 for gain in found), statistics.mean(found))
+            Lead(source, len(found), sum(gain > 0 for gain in found), statistics.mean(found))
             for source, found in gains.items()
         ]
 
     @property
     def agreement(self) -> dict[str, tuple[int, int]]:
-        """By source, in how many cells the interval of the difference to the paper holds zero, and of how many."""
+        """For each source: the cells in which the interval of its difference to the paper holds zero, and all cells."""
         found: dict[str, list[bool]] = {}
         for d in published.differences(self.shown):
             found.setdefault(d.result.source, []).append(abs(d.value) <= d.half)
@@ -152,7 +167,7 @@ class EvidenceExplorer(BookWidget):
 
     @property
     def times(self) -> dict[str, float]:
-        """By architecture the training time with ND over that with BN, medians of the runs of the 2024 study."""
+        """For each architecture, training time with ND over that with BN: medians of the runs of the 2024 study."""
         return published.time_ratios(self.dataset, self.epochs)
 
     def describe(self) -> str:
@@ -162,17 +177,19 @@ class EvidenceExplorer(BookWidget):
             if not ratios:
                 return f"Training times, {where}. Only the 2024 reproduction gives those of its runs."
             span = f"{min(ratios):.1f} to {max(ratios):.1f}"
-            return f"Training time with ND in units of that with BN, {where}: {span} in {NAMES[OBADAGE]}."
+            return f"Training time with ND in units of that with BN, {where}: {span} in {SOURCE_TITLES[OBADAGE]}."
         if self.view == "difference":
-            cells = [f"{agree} of {total} in {NAMES[source]}" for source, (agree, total) in self.agreement.items()]
+            cells = [
+                f"{agree} of {total} in {SOURCE_TITLES[source]}" for source, (agree, total) in self.agreement.items()
+            ]
             within = f"The paper's value lies within the interval in {'; '.join(cells)}." if cells else ""
             start = f"Accuracy on {self.dataset} after {_after(self.epochs)} minus the paper's"
             return f"{start}, one row an architecture. {within or 'No value shown is known to be a test accuracy.'}"
         said = [
-            f"in {ahead} of {total} architectures in {NAMES[source]}, by {gain:.1f} points on average"
-            for source, total, ahead, gain in self.summary
+            f"in {ahead} of {total} architectures in {SOURCE_TITLES[source]}, by {gain:.1f} points on average"
+            for source, total, ahead, gain in self.leads
         ]
-        trained = list(dict.fromkeys(NAMES[r.source] for r in self.shown if r.kind == "train"))
+        trained = list(dict.fromkeys(SOURCE_TITLES[r.source] for r in self.shown if r.kind == "train"))
         also = f" The values of {', '.join(trained)} are training accuracies and crossed out." if trained else ""
         ahead = f"Network deconvolution is ahead {'; '.join(said)}." if said else "Nothing is shown."
         return f"Accuracies on {self.dataset} after {_after(self.epochs)}, one row an architecture. {ahead}{also}"
@@ -198,7 +215,7 @@ class EvidenceExplorer(BookWidget):
                     ax.plot(r.accuracy, y, "x", color=plotting.INK, markersize=6, markeredgewidth=1)
         for source in lanes:
             marker, fill = looks[source]
-            ax.plot([], [], marker, label=NAMES[source], **_look(fill, plotting.COLORS["none"]))
+            ax.plot([], [], marker, label=SOURCE_TITLES[source], **_look(fill, plotting.COLORS["none"]))
         for method in ("bn", "nd"):
             ax.plot([], [], color=plotting.COLORS[method], linewidth=4, label=method.upper())
         if any(r.suspicious for r in self.shown):

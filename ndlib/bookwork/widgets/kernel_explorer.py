@@ -26,30 +26,40 @@ from .. import plotting
 from . import bundle
 from .base import Array, BookWidget
 
+__all__ = ["KernelExplorer"]
+
 CHANNELS = ["luminance", "red", "green", "blue"]
-PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of colours; the others are these, turned around
-COLOUR_LAG = 8  # of the autocovariances between colours: kernels up to 9 x 9
-STOPS = 12  # counts of images to choose from, equally spaced on a logarithmic scale
+PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of colours; the other pairs have these tables, turned around
+COLOUR_LAG = 8  # largest lag of the autocovariances between colours: enough for kernels up to 9 x 9
+STOPS = 12  # how many counts of images the reader can choose from, equally spaced on a logarithmic scale
 
 
 class KernelExplorer(BookWidget):
     """The kernel that makes the pixels of photographs uncorrelated, the photograph filtered with it, and why.
 
-        w = KernelExplorer()                       # ImageNet: 1 to 1,000 pictures
-        w.count, w.steps = w.counts[0], 5          # what the reader can do, Python can: also patch_size, eps, channel
-        w.kernel                                   # as drawn: (k, k), or (3, k, k) for a colour channel
-        KernelExplorer(images="~/Pictures")        # your own: a folder, or a tensor (N, C, H, W) with values in [0, 1]
-
-    Where the reader drops a photograph on it, ``source`` becomes ``"photograph"``; Python then learns its
-    autocovariance, which is all that the kernel depends on, and not its pixels.
+    When the reader drops a photograph on the widget, ``source`` becomes ``"photograph"``. Python then gets the
+    autocovariance of the photograph, on which alone the kernel depends, and never its pixels.
 
     Args:
-        images: a folder with pictures, a tensor of them, or None for the ImageNet statistics of the project.
+        images: a folder with pictures, a tensor of shape (N, C, H, W) with values in [0, 1], or None for the ImageNet
+            statistics of the project, 1 to 1,000 pictures.
         count: how many of the images, one of ``counts``.
         patch_size: odd, 3 to 15 pixels; at most 9 for a colour channel.
         eps: added to the diagonal of the covariance, squared pixel values.
         steps: of the Newton-Schulz iteration, 1 to 20; None for the exact root.
         channel: of the output, ``"luminance"``, ``"red"``, ``"green"`` or ``"blue"``.
+
+    ``kernel`` is the kernel as drawn: shape (k, k) for luminance, (3, k, k) for a colour channel.
+
+    >>> w = KernelExplorer()
+    >>> w.count, w.kernel.shape
+    (1000, (15, 15))
+    >>> w.count, w.steps = w.counts[0], 5                    # Python can set whatever the reader can
+    >>> w.channel = "green"
+    >>> w.kernel.shape
+    (3, 9, 9)
+    >>> KernelExplorer(images=torch.rand(2, 1, 20, 20)).counts    # pictures of your own
+    [1, 2]
     """
 
     _name = "kernel-explorer"
@@ -157,7 +167,7 @@ def _imagenet() -> Statistics:
 
 
 def _prefixes(images: str | Path | Tensor) -> Statistics:
-    """Statistics of the first so many of these images, a first dimension for the numbers; on a GPU if there is one."""
+    """Statistics of the first n images for several n, stacked along a first dimension; on a GPU if there is one."""
     if isinstance(images, Tensor):
         if images.dim() != 4 or images.shape[1] not in (1, 3) or not len(images):
             raise ValueError(f"images must have shape (N, C, H, W) with 1 or 3 channels, got {tuple(images.shape)}")
@@ -205,7 +215,7 @@ def _packed_colours(statistics: Statistics) -> NDArray[np.float32]:
 
 
 def _unpacked(values: NDArray[np.floating[Any]], channels: int) -> Tensor:
-    """Autocovariances of shape (C, C, 29, 29) from the numbers of one count; zero beyond the lags that are kept."""
+    """Autocovariances of shape (C, C, 29, 29) from the packed numbers of one count; zero at lags that are not kept."""
     lag = LAG if channels == 1 else COLOUR_LAG
     side = 2 * lag + 1
     near = slice(LAG - lag, LAG + lag + 1)

@@ -1,4 +1,4 @@
-"""The widget of the chapter on the inverse square root: what a few Newton-Schulz steps do to each direction."""
+"""The widget of the chapter on the inverse square root: the gain that a few Newton-Schulz steps give each direction."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from .. import plotting
 from . import bundle
 from .base import Array, BookWidget
 
-DIRECTIONS = 576  # of the made-up spectra: 64 channels, 3 x 3 pixels
-PHOTOGRAPHS = ("cat", "china", "coffee", "flower")
+__all__ = ["NewtonSchulz", "photograph_spectrum"]
+
+SPECTRUM_SIZE = 576  # directions of the made-up spectra: 64 channels, 3 x 3 pixels
+SPECTRUM_PHOTOGRAPHS = ("cat", "china", "coffee", "flower")
 
 
 @cache
 def photograph_spectrum() -> NDArray[np.float64]:
-    """Eigenvalues, the largest first, of the covariance of 24 x 24 grey patches of four photographs, squared pixels."""
+    """Eigenvalues, the largest first, of the covariance of 24 x 24 grey patches of four photographs, squared pixels.
+
+    >>> spectrum = photograph_spectrum()
+    >>> spectrum.shape, bool(spectrum[0] > 1000 * spectrum[-1])
+    ((576,), True)
+    """
     covariances = []
-    for name in PHOTOGRAPHS:
+    for name in SPECTRUM_PHOTOGRAPHS:
         picture = photographs.luminance(photographs.photograph(name).double())
         covariances.append(patch_moments(picture[None, None], 24, stride=14)[1])
     return torch.linalg.eigvalsh(torch.stack(covariances).mean(0)).flip(0).clamp(min=0).numpy()
 
 
 class NewtonSchulz(BookWidget):
-    """The gain that ``steps`` Newton-Schulz steps give to each direction, and the variance that this leaves there.
-
-        w = NewtonSchulz(steps=5, spectrum="1/k")
-        w.gains                      # as drawn: the gain of each direction, the strongest first
-        w.eigenvalues = values       # a spectrum of your own, such as the eigenvalues of a layer's covariance
+    """The gain that ``steps`` Newton-Schulz steps give to each direction, and the variance that the direction then has.
 
     Args:
         eigenvalues: variances of your data along its principal directions; if given, ``spectrum`` is ``"own"``.
@@ -45,7 +48,17 @@ class NewtonSchulz(BookWidget):
         eps: added to every variance, in their units.
         spectrum: ``"flat"``, ``"1/k"``, ``"1/k²"`` (576 directions, the strongest of variance 1),
             ``"photographs"`` (24 x 24 grey patches of four photographs, squared pixel values) or ``"own"``.
-        direction: the one that is picked out, 1 for the strongest.
+        direction: the direction that is marked, 1 for the strongest.
+
+    ``gains`` are as drawn, the strongest direction first. Set ``eigenvalues`` to look at a spectrum of your own, such
+    as that of a layer's covariance.
+
+    >>> w = NewtonSchulz(steps=5, spectrum="1/k")
+    >>> w.gains.shape
+    (576,)
+    >>> w.eigenvalues = [4.0, 1.0]
+    >>> w.spectrum, w.gains.round(2).tolist()
+    ('own', [0.5, 1.0])
     """
 
     _name = "newton-schulz"
@@ -67,7 +80,7 @@ class NewtonSchulz(BookWidget):
     @property
     def eigenvalues(self) -> NDArray[np.float64]:
         """Variances of the data along their principal directions, the largest first."""
-        k = np.arange(1.0, DIRECTIONS + 1)
+        k = np.arange(1.0, SPECTRUM_SIZE + 1)
         made_up = {"flat": k**0, "1/k": 1 / k, "1/k²": 1 / k**2}
         return made_up[self.spectrum] if self.spectrum in made_up else getattr(self, self.spectrum)
 

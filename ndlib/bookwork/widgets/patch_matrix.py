@@ -1,4 +1,4 @@
-"""The widget of a picture's patches: the row that a window becomes, and the two pixels that a covariance joins."""
+"""The widget of a picture's patches: each window is a row of X, and each covariance belongs to two of its pixels."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from .. import plotting
 from . import bundle
 from .base import Array, BookWidget
 
+__all__ = ["PatchMatrix"]
+
 NUMBERS = np.array([[1, 1, 2, 3, 3], [1, 2, 4, 3, 2], [0, 3, 9, 6, 1], [1, 2, 5, 8, 2], [1, 1, 2, 3, 2.0]])
 SMALLEST, LARGEST = 2, 5  # pixels of a window; the five by five picture has more than one position up to 4
 
@@ -27,18 +29,25 @@ SMALLEST, LARGEST = 2, 5  # pixels of a window; the five by five picture has mor
 class PatchMatrix(BookWidget):
     """A window on a picture, the matrix X of all such windows, and the covariance or the whitening matrix of X.
 
-        w = PatchMatrix(picture="photograph", k=3)
-        w.matrix, w.mean, w.covariance, w.whitening     # as drawn; equal to patch_matrix, moments and inverse_sqrt
-        w.row, w.column, w.other = 10, 0, 4             # the window, and the two pixels of it that are compared
-
     Args:
-        picture: ``"numbers"``, five by five of them, or ``"photograph"``, 16 by 16 pixels of an eye.
+        picture: ``"numbers"``, a picture of five by five numbers, or ``"photograph"``, 16 by 16 pixels of an eye.
         k: the window is k by k pixels, 2 to 5.
-        row: of X, the position of the window in reading order from 0.
-        column, other: of X, pixels of the window in reading order from 0.
+        row: the row of X that is marked: the position of the window, in reading order from 0.
+        column, other: the two columns of X that are compared: pixels of the window, in reading order from 0.
         rows: ``"x"`` for X, ``"centred"`` for X less its mean.
-        shown: beside X: ``"covariance"``, ``"correlation"`` or ``"D"``.
+        shown: the matrix beside X: ``"covariance"``, ``"correlation"`` or ``"D"``.
         eps: added to the diagonal of the covariance for D, squared pixel values.
+
+    ``matrix``, ``mean``, ``covariance`` and ``whitening`` are as drawn, and equal to what
+    :func:`ndlib.functional.patch_matrix`, ``moments`` and ``inverse_sqrt`` give.
+
+    >>> w = PatchMatrix(picture="photograph", k=3)
+    >>> w.matrix.shape, w.mean.shape, w.covariance.shape, w.whitening.shape
+    ((196, 9), (9,), (9, 9), (9, 9))
+    >>> w.row, w.column, w.other = 10, 0, 4
+    >>> w.picture = "numbers"                   # this picture has nine windows: the mark goes to the last row
+    >>> w.row
+    8
     """
 
     _name = "patch-matrix"
@@ -61,7 +70,7 @@ class PatchMatrix(BookWidget):
 
     @traitlets.observe("picture", "k", "row", "column", "other")
     def _within_reach(self, change: Any) -> None:
-        """A smaller picture or window has fewer rows and columns: the marks go to the last one."""
+        """Move the marks to the last row and column where a smaller picture or window has fewer of them."""
         if not self.numbers.size or not self.photograph.size:
             return
         self.k = min(self.k, len(self._pixels()) - 1)
@@ -85,7 +94,7 @@ class PatchMatrix(BookWidget):
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Of the columns of X, shape (k * k, k * k)."""
+        """The covariance of the columns of X, shape (k * k, k * k)."""
         return functional.moments(torch.from_numpy(self.matrix))[1].numpy()
 
     @property

@@ -1,4 +1,4 @@
-"""The widget of pixels in pairs: how alike they are at a distance, and three ways to whiten them."""
+"""The widget of pixels in pairs: how alike two pixels are at a distance, and three ways to whiten such pairs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,30 @@ from .. import plotting
 from . import bundle
 from .base import BookWidget
 
+__all__ = ["PixelPairs"]
+
 FARTHEST = 16  # pixels
 EPS = 1e-5
-DRAWN, STRIDE = 1000, 5003  # pairs of the cloud, and how far apart they lie in reading order: a prime
-DIRECTIONS = {"right": (0, 1), "down": (1, 0), "diagonal": (1, 1)}
+DRAWN, STRIDE = 1000, 5003  # pairs of the cloud, and the step from one to the next in reading order: a prime
+OFFSETS = {"right": (0, 1), "down": (1, 0), "diagonal": (1, 1)}
 
 
 class PixelPairs(BookWidget):
     """Pairs of pixels of a photograph at a distance, as a cloud of points, and the cloud whitened in three ways.
 
-        w = PixelPairs(distance=1, method="zca")
-        w.points                     # the cloud as drawn: pairs less their means, times the matrix
-        w.matrix, w.covariance       # 2 x 2: what the pairs are multiplied with, and their covariance before
-        w.correlation
-
     Args:
         distance: of the two pixels, 0 to 16.
         direction: from the pixel to its neighbour, ``"right"``, ``"down"`` or ``"diagonal"`` (both at once).
         method: ``"raw"``, ``"pca"``, ``"zca"`` or ``"cholesky"``.
+
+    ``points`` is the cloud as drawn: pairs less their means, times ``matrix``. ``covariance`` and ``correlation`` are
+    those of the pairs before that.
+
+    >>> w = PixelPairs(distance=1, method="zca")
+    >>> w.points.shape, w.matrix.shape, round(w.correlation, 2)
+    ((1000, 2), (2, 2), 0.89)
+    >>> (w.matrix.T @ w.covariance @ w.matrix).round(2).tolist()    # the identity, up to eps
+    [[1.0, 0.0], [0.0, 1.0]]
     """
 
     _name = "pixel-pairs"
@@ -46,7 +52,7 @@ class PixelPairs(BookWidget):
     photo = traitlets.Bytes().tag(sync=True)  # grey levels, row after row
     width = traitlets.Int().tag(sync=True)
     distance = traitlets.Int(1, min=0, max=FARTHEST).tag(sync=True)
-    direction = traitlets.Enum(list(DIRECTIONS), "right").tag(sync=True)
+    direction = traitlets.Enum(list(OFFSETS), "right").tag(sync=True)
     method = traitlets.Enum(["raw", "pca", "zca", "cholesky"], "raw").tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
@@ -57,23 +63,24 @@ class PixelPairs(BookWidget):
         """All pairs, shape (N, 2), grey from 0 to 1; the first pixels are the same ones at every distance."""
         picture = torch.from_numpy(_photograph()).double() / 255
         rows, columns = (size - FARTHEST for size in picture.shape)
-        down, across = (self.distance * step for step in DIRECTIONS[self.direction])
+        down, across = (self.distance * step for step in OFFSETS[self.direction])
         second = picture[down : down + rows, across : across + columns]
         return torch.stack([picture[:rows, :columns].flatten(), second.flatten()], 1)
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Of the two pixels, shape (2, 2), squared grey values."""
+        """The covariance of the two pixels, shape (2, 2), squared grey values."""
         return moments(self._pairs())[1].numpy()
 
     @property
     def correlation(self) -> float:
+        """The correlation of the two pixels: 1 at a distance of 0."""
         (a, b), (_, c) = self.covariance
         return float(b / np.sqrt(a * c))
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        """What a pair, as a row, is multiplied with, shape (2, 2)."""
+        """The matrix, shape (2, 2), with which a pair, as a row, is multiplied."""
         covariance = torch.from_numpy(self.covariance)
         softened = covariance + EPS * torch.eye(2, dtype=torch.float64)
         if self.method == "zca":

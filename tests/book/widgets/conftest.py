@@ -32,7 +32,7 @@ kernelspec:
 # Widgets
 
 ```{{code-cell}} ipython3
-from ndlib import plotting
+from ndlib.bookwork import plotting
 from ndlib.bookwork.widgets import {widget}
 
 plotting.use_style()

@@ -72,7 +72,7 @@ def test_evidence_draws_the_records(started):
             assert slope > 0 and least["left"] > 100
         for source, (agree, total) in python.agreement.items() if python.view == "difference" else ():
             assert f"the paper's value lies within the interval in {agree} of {total} cells" in readout(page), source
-        for source, total, ahead, gain in python.summary if python.view != "difference" else ():
+        for source, total, ahead, gain in python.leads if python.view != "difference" else ():
             names = {PAPER: "paper", SBANDATI: "2021 reproduction", OBADAGE: "the 2024", RECOVERED: "logs of the 2024"}
             by = f"by {gain:.1f} points on average"
             assert f"in {ahead} of {total} architectures in" in readout(page)

@@ -91,7 +91,7 @@ def test_kernel_explorer_without_workers(new_context, own):
     assert len(kernels(page)[0]) == 225
 
 
-def test_a_photograph_of_ones_own(started, photograph):
+def test_kernel_explorer_takes_an_own_photograph(started, photograph):
     file, pixels = photograph
     visited = started("kernel-explorer")
     page = visited.page
@@ -115,7 +115,7 @@ def test_a_photograph_of_ones_own(started, photograph):
     assert visited.problems == []
 
 
-def test_photographs_that_need_a_word(started, tmp_path):
+def test_kernel_explorer_answers_unsuitable_photographs_in_words(started, tmp_path):
     page = started("kernel-explorer").page
     for name, message in picture_files(tmp_path):
         page.locator("input[type=file]").set_input_files(tmp_path / name)

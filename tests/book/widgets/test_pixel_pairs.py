@@ -21,7 +21,7 @@ def test_pixel_pairs_draw_what_python_computes(started):
         np.testing.assert_allclose(cloud(page), python.points, rtol=1e-5, atol=1e-5)
 
 
-def test_a_matrix_stands_in_brackets(started):
+def test_pixel_pairs_matrix_stands_in_brackets(started):
     """Bars at its sides would be read as a determinant: a bracket has its ends."""
     page = started("pixel-pairs").page
     sides = """m => ["::before", "::after"].map((part) => {
