@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ._core.folding import fold
 from ._core.hooks import before_forward
+from ._core.norms import BATCH_NORMS, Copy, fuse_into, instead_of, rest_of
 from ._core.options import Options
 from ._core.patches import Patches
 from ._core.private_torch import pass_hooks
 from ._core.products import in_full_precision
 from ._core.report import LayerReport, Report
-from ._core.tracing import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, Path
+from ._core.tracing import CONVOLUTIONS, TRANSPOSED, Path
 from ._core.whitening import Deconvolution
 from .diagnostics import check_finite
 from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
@@ -39,18 +39,6 @@ WHITENED = "a layer behind it whitens its input"
 NOT_WHITENED = "no converted layer takes its output; stays as it is"
 UNKNOWN = "what it follows cannot be told without a trace; stays as it is"
 NOT_FUSED = "does not directly follow a layer that it can be fused into, and stays as it is"
-
-
-class Copy(nn.Module):
-    """Stands for a normalisation that was dropped before an operation in place, which may write to what it returns.
-
-    >>> x = torch.zeros(3)
-    >>> Copy()(x).add_(1), x
-    (tensor([1., 1., 1.]), tensor([0., 0., 0.]))
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input.clone()
 
 
 def convert(
@@ -150,8 +138,7 @@ def _converted(
             why = droppable[module]
             if path.is_overwritten(name):  # which was the normalisation's own output, and would now be its input
                 why += "; a copy, since an operation in place follows"
-            instead = Copy() if path.is_overwritten(name) else nn.Identity()
-            put_in_place(net, name, instead.train(module.training))
+            put_in_place(net, name, instead_of(module, path.is_overwritten(name)).train(module.training))
         elif action == "dropped":
             action, why = "kept", otherwise
         if action:
@@ -171,8 +158,8 @@ def _plan(module: Any, nodes: list[fx.Node] | None, path: Path) -> tuple[Any, st
     norm = isinstance(module, BATCH_NORMS)
     if not (norm or isinstance(module, (*CONVOLUTIONS, nn.Linear))):
         return ("kept", "no batch normalisation") if isinstance(module, OTHER_NORMS) else ("", "")
-    if type(module) not in (*DECONV_OF, *BATCH_NORMS):
-        return "kept", f"{type(module).__name__} is not a plain layer and may compute something else"
+    if type(module) not in (*DECONV_OF, *BATCH_NORMS) and not (norm and rest_of(module) is not None):
+        return "kept", f"{_full_name(module)} is not a plain layer and may compute something else"
     if _is_computed(module):
         return "kept", "a hook makes its weights (weight_norm, spectral_norm, pruning); remove that to convert it"
     if nodes is None and not path.failure:
@@ -183,6 +170,10 @@ def _plan(module: Any, nodes: list[fx.Node] | None, path: Path) -> tuple[Any, st
         return "kept", "not the classifier"
     calls = len(nodes) if nodes else 1
     return "converted", "" if calls == 1 else f"called {calls} times, each call measured and averaged"
+
+
+def _full_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _is_computed(layer: Any) -> bool:
@@ -309,8 +300,7 @@ def _fuse(net: nn.Module, path: Path, images: Tensor) -> dict[nn.Module, str]:
             continue
         if _is_computed(layer) or (isinstance(layer, nn.Linear) and dimensions.get(name) != 2):
             continue
-        joined = (fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval)(layer, norm)
-        layer.weight, layer.bias = joined.weight, joined.bias
+        fuse_into(layer, norm)
         fused[norm] = f"fused into {names[layer]}"
     return fused
 
@@ -332,7 +322,8 @@ def _undo_whitening(layer: Any, x: Tensor) -> None:
     for name, value in (("weight", unwhitened), ("bias", shifted)):
         old = getattr(layer, name)
         requires_grad = layer.weight.requires_grad if old is None else old.requires_grad
-        setattr(layer, name, nn.Parameter(value.to(layer.weight.dtype), requires_grad=requires_grad))
+        value = value.to(layer.weight.dtype).contiguous()
+        setattr(layer, name, nn.Parameter(value, requires_grad=requires_grad))
 
 
 def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:

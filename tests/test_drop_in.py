@@ -9,7 +9,8 @@ from torch._subclasses import FakeTensorMode
 from torch.testing._internal.common_modules import module_db
 from torch.utils.flop_counter import FlopCounterMode
 
-from ndlib import DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, convert, to_plain
+from ndlib import DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear, convert, convert_pretrained, to_plain
+from ndlib._core.tracing import ELEMENTWISE
 
 PAIRS = {nn.Conv1d: DeconvConv1d, nn.Conv2d: DeconvConv2d, nn.Conv3d: DeconvConv3d, nn.Linear: DeconvLinear}
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
@@ -179,3 +180,117 @@ def test_an_operation_in_place_does_not_reach_the_skip_path_or_the_input(activat
 def test_no_copy_is_made_where_nothing_overwrites():
     net, _ = convert(Skip(nn.ReLU()))
     assert type(net.bn) is nn.Identity
+
+
+# Norms of other people, and what leads to a classifier. ----------------------------------------------------
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: normalisation, dropout and activation in one module."""
+
+    def __init__(self, features, act):
+        super().__init__(features)
+        self.drop, self.act = nn.Identity(), act
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class OtherNorm(NormAct):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("act", [nn.SiLU(), nn.ReLU(inplace=True), nn.Identity()])
+def test_a_norm_with_an_activation_leaves_the_activation(act):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4, act), nn.Conv2d(4, 4, 3))
+    new, report = convert(net)
+    assert (report.count("converted"), report.count("dropped"), report.count("kept")) == (2, 1, 0)
+    bare = nn.Sequential(new[0], act, new[2]).eval()
+    x = torch.randn(8, 3, 9, 9)
+    torch.testing.assert_close(new.eval()(x), bare(x))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in new.modules())
+
+
+def test_a_norm_that_computes_something_else_stays_and_is_named_in_full():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), OtherNorm(4, nn.ReLU()), nn.Conv2d(4, 4, 3))
+    _, report = convert(net)
+    assert report.count("kept") == 1
+    assert f"{__name__.rpartition('.')[2]}.OtherNorm is not a plain layer" in str(report)
+
+
+def between(act):
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.last(act(self.first(self.conv(x).mean((2, 3)))))
+
+    return Head()
+
+
+BY_HAND = {"log_sigmoid", "threshold", "prelu", "flatten", "clamp", "clamp_min", "contiguous", "float"}
+CALLS = {name: getattr(nn.functional, name, None) or getattr(torch, name) for name in ELEMENTWISE - BY_HAND}
+CALLS |= {
+    "log_sigmoid": nn.functional.logsigmoid,
+    "threshold": lambda x: nn.functional.threshold(x, 0.1, 0.0),
+    "prelu": lambda x: nn.functional.prelu(x, torch.tensor(0.1)),
+    "flatten": lambda x: torch.flatten(x, 1),
+    "clamp": lambda x: x.clamp(0, 1),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "contiguous": lambda x: x.contiguous(),
+    "float": lambda x: x.float(),
+    "method": lambda x: x.relu(),
+    "method in place": lambda x: x.tanh_(),
+    "torch": torch.sigmoid,
+}
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_an_activation_in_any_spelling_leads_to_the_classifier(name):
+    new, _ = convert(between(CALLS[name]))
+    assert isinstance(new.first, DeconvLinear) and isinstance(new.last, DeconvLinear), name
+
+
+def test_every_entry_of_the_table_is_tried():
+    assert set(CALLS) >= ELEMENTWISE
+
+
+@pytest.mark.parametrize(
+    "act", [nn.PReLU(), nn.LeakyReLU(), nn.Hardtanh(), nn.Flatten(), nn.Dropout(0.1), nn.Softsign()]
+)
+def test_an_activation_module_leads_to_the_classifier(act):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), act, nn.Linear(6, 2))
+    assert convert(net)[1].count("converted") == 2
+
+
+def test_softmax_does_not_lead_to_the_classifier():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Softmax(1), nn.Linear(6, 2))
+    assert convert(net)[1].count("converted") == 1
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_pretrained_network_trains_what_it_trained_before(affine, bias):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, affine=affine), nn.ReLU(), nn.Flatten())
+    net.append(nn.Linear(4 * 36, 5, bias=bias))
+    net.append(nn.BatchNorm1d(5, affine=affine))
+    net(torch.randn(16, 3, 8, 8))
+    net[4].weight.requires_grad_(False)
+    x = torch.randn(64, 3, 8, 8)
+    new, report = convert_pretrained(net.eval(), x)
+    assert report.count("dropped") == 2
+    torch.testing.assert_close(new(x), net(x), rtol=1e-3, atol=1e-3)
+    assert new[0].weight.requires_grad and new[0].bias.requires_grad
+    assert not new[4].weight.requires_grad
+
+
+def test_a_network_channels_last_answers_channels_last():
+    """Weights in that order too, as torch advises for convolutions."""
+    net = convert(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)))[0].to(memory_format=torch.channels_last)
+    x = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    assert net(x).is_contiguous(memory_format=torch.channels_last)
+    assert net.eval()(x).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(to_plain(net)(x), net(x))

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from .norms import BATCH_NORMS
 from .whitening import Deconvolution
 
-__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "TRANSPOSED", "Path"]
+__all__ = ["CONVOLUTIONS", "TRANSPOSED", "Path"]
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -23,13 +24,16 @@ POOLINGS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-# What a classifier may have between its linear layers, and a squeezed feature map between its convolutions.
-ELEMENTWISE = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus),
-    *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-)
-ELEMENTWISE_FUNCTIONS = {F.relu, F.silu, F.gelu, F.sigmoid, F.hardswish, F.hardsigmoid, F.dropout, torch.relu}
+# What a classifier may have between its linear layers, and a squeezed feature map between its convolutions:
+# activations, dropout and what changes the shape alone. Of functions and methods, those in place included.
+ELEMENTWISE = {
+    *("relu", "relu6", "leaky_relu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "prelu", "threshold"),
+    *("sigmoid", "log_sigmoid", "hardsigmoid", "tanh", "hardtanh", "tanhshrink", "softsign", "softplus", "softshrink"),
+    *("hardswish", "hardshrink", "clamp", "clamp_min", "abs", "square", "exp", "float", "flatten", "contiguous"),
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+}
+# torch's activations and dropouts have a room each; these of them mix features.
+MIXING = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d, nn.GLU)
 # Layers without a module: what they give out is not what went in, normalised as it was.
 WEIGHTED_FUNCTIONS = {
     *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
@@ -88,7 +92,11 @@ class Path:
 
     def _is_elementwise(self, node: fx.Node) -> bool:
         module = self.call_of(node)
-        return isinstance(module, (*ELEMENTWISE, *BATCH_NORMS)) or node.target in ELEMENTWISE_FUNCTIONS
+        if module is None:
+            return node.op != "get_attr" and _function(node).strip("_") in ELEMENTWISE
+        room = type(module).__module__.rpartition(".")[2] if type(module).__module__.startswith("torch.nn") else ""
+        acts = room in ("activation", "dropout") and not isinstance(module, MIXING)
+        return acts or isinstance(module, (nn.Identity, nn.Flatten, *BATCH_NORMS))
 
     def _find_classifier(self) -> set[nn.Module]:
         """The linear layers that no other layer with weights follows, and those that lead to them alone."""

@@ -220,9 +220,9 @@ class Deconvolution(nn.Module):
             if kind != found[0].dtype:  # the averages of a layer in half precision
                 found = tuple(t.to(kind) for t in found)  # type: ignore[assignment]
             new_weight, new_bias = self._fold(weight.to(kind), bias, *found)
+        new_weight = new_weight.to(weight.dtype)
         # In the plain weight's order of memory, by which a convolution chooses that of its output.
-        order = torch.contiguous_format if weight.is_contiguous() else torch.preserve_format
-        return new_weight.to(weight.dtype).contiguous(memory_format=order), new_bias.to(weight.dtype)
+        return new_weight.contiguous() if weight.is_contiguous() else new_weight, new_bias.to(weight.dtype)
 
     def _fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`whitening` returned, and the weights, as one linear map."""

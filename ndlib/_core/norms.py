@@ -1,0 +1,72 @@
+"""Batch normalisation in somebody else's network: what it computes, what is left without it, what it is fused into."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+__all__ = ["BATCH_NORMS", "Copy", "fuse_into", "instead_of", "rest_of"]
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class Copy(nn.Module):
+    """Stands for a normalisation that was dropped before an operation in place, which may write to what it returns.
+
+    >>> x = torch.zeros(3)
+    >>> Copy()(x).add_(1), x
+    (tensor([1., 1., 1.]), tensor([0., 0., 0.]))
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.clone()
+
+
+def rest_of(norm: Any) -> nn.Module | None:
+    """What a subclass of batch normalisation computes after the normalisation, if it is its children in their order.
+
+    That is tried in evaluation on random numbers, with random averages. None where it computes something else.
+
+    >>> rest_of(nn.BatchNorm2d(3))
+    Identity()
+    """
+    if type(norm) in BATCH_NORMS:
+        return nn.Identity()
+    rest = nn.Sequential(*norm.children())
+    trial = copy.deepcopy(norm).cpu().float().eval()
+    x = torch.randn(4, norm.num_features, *[2] * (1 if isinstance(norm, nn.BatchNorm1d) else 2))
+    x = x.unsqueeze(-1) if isinstance(norm, nn.BatchNorm3d) else x
+    try:
+        with torch.no_grad():
+            trial.running_mean.normal_()
+            trial.running_var.uniform_(0.5, 2)
+            averages = trial.running_mean, trial.running_var
+            normalised = nn.functional.batch_norm(x, *averages, trial.weight, trial.bias, eps=trial.eps)
+            same = torch.equal(trial(x.clone()), nn.Sequential(*trial.children())(normalised))
+    except Exception:  # whatever a forward of somebody else's raises for this input
+        return None
+    return rest if same else None
+
+
+def instead_of(norm: Any, overwritten: bool) -> nn.Module:
+    """What stays of a normalisation that is dropped."""
+    first = Copy() if overwritten else nn.Identity()
+    if type(norm) in BATCH_NORMS:
+        return first
+    rest = [m for m in norm.children() if not isinstance(m, nn.Identity)]
+    writes = any(getattr(m, "inplace", False) for m in rest)
+    return nn.Sequential(*([Copy()] if writes or overwritten else []), *rest)
+
+
+def fuse_into(layer: Any, norm: Any) -> None:
+    """Let a layer compute what it and the normalisation behind it compute; what can be trained stays what could be."""
+    trains = layer.weight.requires_grad, layer.weight.requires_grad if layer.bias is None else layer.bias.requires_grad
+    affine = copy.copy(norm)
+    if norm.weight is None:  # torch's fusion of a linear layer wants the factors that are not there
+        affine.weight, affine.bias = (nn.Parameter(f(norm.running_mean)) for f in (torch.ones_like, torch.zeros_like))
+    joined = (fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval)(layer, affine)
+    layer.weight, layer.bias = joined.weight.requires_grad_(trains[0]), joined.bias.requires_grad_(trains[1])
