@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from ndlib import files
-from ndlib.experiments import intervals, ledger
+from ndlib.experiments import ledger
 from ndlib.experiments.settings import Settings, recorded_types
 
 RECORD = {
@@ -121,33 +121,6 @@ def test_read_reports_damage_by_line(tmp_path, line):
         stream.write(line + "\n")
     with pytest.warns(UserWarning, match="line 2: skipped"):
         assert len(ledger.read(file)) == 1
-
-
-def test_paired_difference_and_its_interval():
-    """Against a table of Student's t: n = 3, t = 4.303; the common part of each pair does not widen the interval."""
-    ours = [RECORD | {"seed": seed, "test_last": 10.0 * seed + gain} for seed, gain in enumerate((1.0, 2.0, 3.0))]
-    theirs = [RECORD | {"seed": seed, "test_last": 10.0 * seed} for seed in (2, 0, 1)]
-    mean, low, high, n = intervals.paired_difference(ours, theirs)
-    assert (mean, n) == (2.0, 3)
-    assert (low, high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
-    for broken in (theirs[:2], [*theirs, theirs[0]], [RECORD | {"seed": s} for s in (0, 1, 3)]):
-        with pytest.raises(ValueError, match="the same two or more seeds"):
-            intervals.paired_difference(ours, broken)
-
-
-@pytest.mark.parametrize("runs", [1, 2])
-def test_paired_difference_needs_two_different_seeds(runs):
-    side = [RECORD] * runs
-    with pytest.raises(ValueError, match="the same two or more seeds"):
-        intervals.paired_difference(side, side)
-
-
-def test_pooled_half_width_of_two_groups():
-    """Two groups of standard deviation 1 and 3 with 1 and 2 degrees of freedom, about means that do not matter."""
-    groups = [[10.0, 10.0 + math.sqrt(2)], [50.0, 53.0, 56.0]]
-    t = 3.182446305  # Student's 97.5 % quantile with 3 degrees of freedom
-    expected = t * math.sqrt((1 * 1 + 2 * 9) / 3 / 4)
-    assert intervals.pooled_half_width(groups, n=4) == pytest.approx(expected, rel=1e-6)
 
 
 def test_schema_has_every_setting_and_its_type():

@@ -56,14 +56,14 @@ def command(*arguments):
 
 def test_audit_command_reports_the_study_of_2024(tmp_path):
     raw, means, logs, seconds = (files.path(f"published/{file}") for file in sources.STUDY_FILES)
-    paper, report = (files.path(f"published/{file}") for file in (sources.TABLE, sources.REPORT))
-    done = command(raw, means, logs, seconds, "--original", paper, "--independent", report)
+    paper, *reports = (files.path(f"published/{file}") for file in (sources.TABLE, *sources.SINGLE.values()))
+    done = command(raw, means, logs, seconds, "--original", paper, "--independent", *reports)
     assert done.returncode == 1 and done.stderr == ""
     assert "48 of 60 values cannot come from 10,000 test images; all fit 50,000 training images" in done.stdout
     assert "value and time of ResNext-29 BN, run 3 (84.48 %, 909.25 s)" in done.stdout
     assert max(map(len, done.stdout.splitlines())) < 260
 
-    done = command(raw, means, logs, seconds, "--original", paper, "--independent", report, "--json")
+    done = command(raw, means, logs, seconds, "--original", paper, "--independent", *reports, "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 1 and found["problems"] == []
     assert [check["check"] for check in found["checks"]] == [*checks.CHECKS]

@@ -1,10 +1,11 @@
-"""The published accuracies on CIFAR: three studies, what each value is, and what is odd about it.
+"""The published accuracies on CIFAR: the paper and three reproductions, what each value is, and what is odd about it.
 
     >>> cell = {"dataset": "CIFAR-10", "epochs": 20, "architecture": "VGG-16", "method": "ND"}
     >>> for result in select_results(**cell):
     ...     print(result.source, result.accuracy, result.kind)
     paper 93.25 test
     Sbandati 2021 93.08 test
+    Jiang 2021 93.1 test
     Obadage 2024 92.83 test
 
 The files in ``data/published`` hold what the studies printed; :mod:`ndlib.evidence.marking` joins and marks the values.
@@ -12,6 +13,7 @@ The files in ``data/published`` hold what the studies printed; :mod:`ndlib.evide
 
 from __future__ import annotations
 
+import csv
 import math
 import statistics
 from collections import defaultdict
@@ -19,6 +21,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
+from ..files import path
 from .checks import IMAGES
 from .marking import (
     Attempt,
@@ -27,14 +30,27 @@ from .marking import (
     obadage_results,
     paper_results,
     recovered_results,
-    sbandati_results,
+    single_results,
 )
-from .sources import OBADAGE, PAPER, RECOVERED, SBANDATI, SOURCES, TABLE, other_rows, study_rows, table_rows
+from .sources import (
+    JIANG,
+    OBADAGE,
+    PAPER,
+    RECOVERED,
+    SBANDATI,
+    SINGLE,
+    SOURCES,
+    TABLE,
+    other_rows,
+    study_rows,
+    table_rows,
+)
 from .tables import ORIGINAL
 
 __all__ = [
     "DATASETS",
     "EPOCHS",
+    "JIANG",
     "OBADAGE",
     "PAPER",
     "RECOVERED",
@@ -51,6 +67,7 @@ __all__ = [
     "hours",
     "median_seconds",
     "other_rows",
+    "printed_time_ratios",
     "recovered_table",
     "select_results",
     "study_rows",
@@ -66,10 +83,11 @@ def all_results() -> tuple[PublishedResult, ...]:
     """Every cell of Table 1 in every source, in the order of the table.
 
     >>> len(all_results())
-    296
+    320
     """
     paper, obadage = paper_results(), obadage_results()
-    return (*paper, *sbandati_results(paper, obadage), *obadage, *recovered_results())
+    single = [r for source in SINGLE for r in single_results(source, paper, obadage)]
+    return (*paper, *single, *obadage, *recovered_results())
 
 
 def select_results(among: Iterable[PublishedResult] | None = None, /, **conditions: Any) -> list[PublishedResult]:
@@ -166,6 +184,22 @@ def time_ratios(dataset: str, epochs: int) -> dict[str, float]:
     """
     both = bn_nd_pairs(select_results(source=OBADAGE, dataset=dataset, epochs=epochs))
     return {bn.architecture: median_seconds(nd) / median_seconds(bn) for bn, nd in both}
+
+
+def printed_time_ratios() -> dict[tuple[str, str], float]:
+    """By data set and architecture, ND over BN of the times that Jiang and colleagues print.
+
+    Their report calls them seconds and does not say of what: an epoch, or the whole of training. A ratio needs neither.
+
+    Source: Jiang, Wu, Zhu and Zhang 2021, Table 2.
+
+    >>> f"{printed_time_ratios()['CIFAR-10', 'VGG-16']:.1f} times as long"
+    '3.1 times as long'
+    """
+    with path(f"published/{SINGLE[JIANG]}").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["epochs"] == "20"]
+    seconds = {(r["dataset"], r["architecture"], r["method"]): float(r["seconds_as_printed"]) for r in rows}
+    return {(d, a): nd / seconds[d, a, "BN"] for (d, a, method), nd in seconds.items() if method == "ND"}
 
 
 def hours(text: str) -> float:

@@ -52,8 +52,10 @@ NOT_USED = (  # known, but no check asks for it
     "net_size_millions",
     "reproduced_train_time",
     "runs",
+    "seconds_as_printed",  # of unknown span
     "standard_deviation_percent",
     "stated_percent_difference_from_original",
+    "table",
     "test_seconds",
 )
 STUDY, ORIGINAL = "study", "original"  # sources of rows; independent studies go by the names of their files

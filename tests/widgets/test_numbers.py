@@ -224,7 +224,7 @@ def _as_in_javascript(steps):
     return "Infinity" if steps == np.inf else str(steps)
 
 
-@pytest.mark.parametrize("sources", [published.SOURCES[:3], published.SOURCES[2:3], published.SOURCES[1::-1], ()])
+@pytest.mark.parametrize("sources", [published.SOURCES[:4], published.SOURCES[3:4], published.SOURCES[2::-1], ()])
 @pytest.mark.parametrize(("only_test", "recovered"), [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("dataset", published.DATASETS)
 def test_javascript_evidence_table(run, dataset, only_test, recovered, sources):

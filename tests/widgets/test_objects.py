@@ -205,14 +205,19 @@ def test_descent_with_deconvolved_inputs_goes_straight():
 
 def test_evidence_explorer_selects_and_sums_up_published_numbers():
     w = EvidenceExplorer()
-    assert len(w.shown) == 46 and published.all_results()[w.picked] in w.shown
-    assert [each[:3] for each in w.leads] == [("paper", 10, 10), ("Sbandati 2021", 3, 3), ("Obadage 2024", 10, 10)]
+    assert len(w.shown) == 52 and published.all_results()[w.picked] in w.shown
+    assert [each[:3] for each in w.leads] == [
+        ("paper", 10, 10),
+        ("Sbandati 2021", 3, 3),
+        ("Jiang 2021", 3, 3),
+        ("Obadage 2024", 10, 10),
+    ]
     assert w.leads[0].gain == pytest.approx(4.718, abs=5e-4)
     assert "training accuracies" in w.describe()
     w.only_test = True
-    assert len(w.shown) == 26 and "training" not in w.describe()
+    assert len(w.shown) == 32 and "training" not in w.describe()
     w.recovered = True
-    assert {r.source for r in w.shown} == {"paper", "Sbandati 2021", "Obadage 2024, logs"}
+    assert {r.source for r in w.shown} == {"paper", "Sbandati 2021", "Jiang 2021", "Obadage 2024, logs"}
     w.sources = ["paper"]
     assert len(w.shown) == 20
     w.sources, w.only_test, w.recovered, w.epochs = ["Obadage 2024"], False, False, 100
@@ -221,14 +226,14 @@ def test_evidence_explorer_selects_and_sums_up_published_numbers():
     assert w.shown == [] and "Nothing is shown" in w.describe() and w.still()
     w.view = "difference"
     assert "No value shown" in w.describe() and w.still()
-    w.sources, w.epochs, w.recovered = list(published.SOURCES[:3]), 20, True
-    assert {r.source for r in w.shown} == {"Sbandati 2021", "Obadage 2024, logs"} and len(w.shown) == 26
+    w.sources, w.epochs, w.recovered = list(published.SOURCES[:4]), 20, True
+    assert {r.source for r in w.shown} == {"Sbandati 2021", "Jiang 2021", "Obadage 2024, logs"} and len(w.shown) == 32
     found = [d for d in published.differences(w.shown) if d.result.source == "Obadage 2024, logs"]
     assert w.agreement["Obadage 2024, logs"] == (sum(abs(d.value) <= d.half for d in found), 20)
     assert 0 < w.agreement["Obadage 2024, logs"][0] < 20
     assert "of 20 in the logs of the 2024 reproduction" in w.describe() and w.still()
     w.only_test, w.recovered = False, False  # training accuracies are drawn, crossed and without an interval
-    assert w.agreement.keys() == {"Sbandati 2021"} and len(w.shown) == 26 and w.still()
+    assert w.agreement.keys() == {"Sbandati 2021", "Jiang 2021"} and len(w.shown) == 32 and w.still()
     w.dataset, w.epochs, w.view, w.only_test = "CIFAR-10", 100, "time", True  # what the accuracies are does not matter
     assert {r.source for r in w.shown} == {"Obadage 2024"} and len(w.shown) == 20
     runs = {m: [966, 1017, 988] if m == "BN" else [3304, 3405, 3361] for m in ("BN", "ND")}
@@ -236,7 +241,7 @@ def test_evidence_explorer_selects_and_sums_up_published_numbers():
     assert "1.0 to 4.5 in the 2024 reproduction" in w.describe() and w.still()
     w.sources = ["paper"]
     assert w.shown == [] and "Only the 2024" in w.describe() and w.still()
-    for trait, value in (("dataset", "MNIST"), ("epochs", 2), ("sources", ["nobody"]), ("picked", 296), ("view", "")):
+    for trait, value in (("dataset", "MNIST"), ("epochs", 2), ("sources", ["nobody"]), ("picked", 320), ("view", "")):
         with pytest.raises(traitlets.TraitError):
             setattr(w, trait, value)
     state = json.dumps({name: value for name, value in w.get_state().items() if not name.startswith("_")}, default=str)

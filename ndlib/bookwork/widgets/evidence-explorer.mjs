@@ -2,7 +2,7 @@
 
 import { COLORS, make, oncePerFrame, roundTicks } from "./draw.mjs";
 import { change, choice, frame, preset, reset } from "./controls.mjs";
-import { OBADAGE, PAPER, RECOVERED, SBANDATI, agreement, canRecover, chosen, differencesOf, pairsOf, summary, timesOf } from "./evidence.mjs";
+import { JIANG, OBADAGE, PAPER, RECOVERED, SBANDATI, agreement, canRecover, chosen, differencesOf, pairsOf, summary, timesOf } from "./evidence.mjs";
 
 const TRAITS = ["dataset", "epochs", "sources", "only_test", "recovered", "view", "picked"];
 const HINT = "Point at a dot, tap it, or go from one to the next with the arrow keys: here stands what is known about it.";
@@ -45,9 +45,9 @@ function render({ model, el }) {
   const sources = checks(ui, "sources");
   const all = table.sources.slice(0, RECOVERED);
   const inputs = {};
-  for (const source of [PAPER, SBANDATI, OBADAGE]) {
+  for (const source of [PAPER, SBANDATI, JIANG, OBADAGE]) {
     const name = all[source];
-    inputs[source] = sources.add(icon(source), { [PAPER]: "paper", [SBANDATI]: "2021", [OBADAGE]: "2024" }[source], {
+    inputs[source] = sources.add(icon(source), name, {
       get: () => model.get("sources").includes(name),
       set: (on) => change(model, { sources: all.filter((each) => (each === name ? on : model.get("sources").includes(each))) }),
     });
@@ -102,9 +102,9 @@ function render({ model, el }) {
     ui.root.shown = shown;
     ui.suggest(TRY[view]);
     const timed = view === "time" && "A time is a time, whatever the accuracy beside it was measured on.";
-    const untimed = view === "time" && "Only the 2024 reproduction gives times.";
+    const untimed = view === "time" && "Only the 2024 reproduction gives the times of its runs.";
     disable(inputs[PAPER], untimed || (view === "difference" && "The paper is what is subtracted."));
-    disable(inputs[SBANDATI], untimed);
+    for (const source of [SBANDATI, JIANG]) disable(inputs[source], untimed);
     disable(onlyTests, timed);
     disable(replace, timed || (!canRecover(table, dataset, epochs) && "The logs are of CIFAR-100 after 20 epochs."));
     draw();
@@ -183,7 +183,7 @@ const METHOD_COLORS = { BN: COLORS.bn, ND: COLORS.nd };
 function layout(table, now, width) {
   const { view, shown, everything, pairs } = now;
   const narrow = width < 480 && view !== "time"; // then the names stand above their rows, which of times are low
-  const lanes = [PAPER, SBANDATI, OBADAGE, RECOVERED].filter((source) => shown.some((i) => table.source[i] === source));
+  const lanes = [PAPER, SBANDATI, JIANG, OBADAGE, RECOVERED].filter((source) => shown.some((i) => table.source[i] === source));
   const above = narrow ? NAME : 4;
   const row = above + LANE * Math.max(2, lanes.length) + 5;
   const box = { left: narrow ? 10 : 112, right: width - 14, top: 6, bottom: 6 + row * table.architectures.length };
@@ -304,10 +304,12 @@ function marker(source, left, top, color, crossed = false) {
   const shape = {
     [PAPER]: "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
     [SBANDATI]: "M0 -5.5L5.5 0L0 5.5L-5.5 0Z",
+    [JIANG]: "M0 5.5L5.3 -4.2H-5.3Z",
     [OBADAGE]: "M-4.2 -4.2H4.2V4.2H-4.2Z",
     [RECOVERED]: "M0 -5.5L5.3 4.2H-5.3Z",
   }[source];
-  const filled = { [SBANDATI]: ["M0 -5.5V5.5L-5.5 0Z", 1], [OBADAGE]: [shape, 0.35], [RECOVERED]: [shape, 0.35] }[source];
+  const half = { [SBANDATI]: ["M0 -5.5V5.5L-5.5 0Z", 1], [JIANG]: ["M0 5.5V-4.2H-5.3Z", 1] };
+  const filled = { ...half, [OBADAGE]: [shape, 0.35], [RECOVERED]: [shape, 0.35] }[source];
   const fill = filled ? `<path fill="${color}" opacity="${filled[1]}" d="${filled[0]}"/>` : "";
   const cross = crossed ? '<path class="nd-cross" d="M-6 -6L6 6M-6 6L6 -6"/>' : "";
   const outline = `<path fill="none" stroke="${color}" stroke-width="2" d="${shape}"/>`;

@@ -4,8 +4,9 @@
 // Their places in table.sources.
 export const PAPER = 0;
 export const SBANDATI = 1;
-export const OBADAGE = 2;
-export const RECOVERED = 3;
+export const JIANG = 2;
+export const OBADAGE = 3;
+export const RECOVERED = 4;
 
 /** Do the logs give test accuracies for this data set and number of epochs? */
 export function canRecover(table, dataset, epochs) {
@@ -41,7 +42,7 @@ export function pairsOf(table, records) {
 /** For each source in turn: {source, count, ahead, gain}, gain the mean over its architectures. */
 export function summary(table, records) {
   const pairs = pairsOf(table, records);
-  return [PAPER, SBANDATI, OBADAGE, RECOVERED].flatMap((source) => {
+  return [PAPER, SBANDATI, JIANG, OBADAGE, RECOVERED].flatMap((source) => {
     const gains = pairs.filter((pair) => pair.source === source).map(({ gain }) => gain);
     if (gains.length === 0) return [];
     const ahead = gains.filter((gain) => gain > 0).length;
@@ -70,7 +71,7 @@ export function timesOf(table, records) {
 /** For each source in turn: {source, count, agree}, in how many of the intervals no difference lies. */
 export function agreement(table, records) {
   const found = differencesOf(table, records).filter(({ half }) => half !== null);
-  return [SBANDATI, OBADAGE, RECOVERED].flatMap((source) => {
+  return [SBANDATI, JIANG, OBADAGE, RECOVERED].flatMap((source) => {
     const own = found.filter(({ index }) => table.source[index] === source);
     return own.length ? [{ source, count: own.length, agree: own.filter(({ value, half }) => Math.abs(value) <= half).length }] : [];
   });

@@ -11,7 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...evidence import published
-from ...evidence.published import DATASETS, EPOCHS, OBADAGE, PAPER, RECOVERED, SBANDATI, SOURCES, PublishedResult
+from ...evidence.published import (
+    DATASETS,
+    EPOCHS,
+    JIANG,
+    OBADAGE,
+    PAPER,
+    RECOVERED,
+    SBANDATI,
+    SOURCES,
+    PublishedResult,
+)
 from .. import plotting
 from . import bundle
 from .base import BookWidget
@@ -20,11 +30,12 @@ __all__ = ["EvidenceExplorer", "Lead"]
 
 SOURCE_TITLES = {
     PAPER: "the paper",
-    SBANDATI: "the 2021 reproduction",
+    SBANDATI: "the 2021 reproduction by Sbandati",
+    JIANG: "the 2021 reproduction by Jiang",
     OBADAGE: "the 2024 reproduction",
     RECOVERED: "the logs of the 2024 reproduction",
 }
-PRINTED = (PAPER, SBANDATI, OBADAGE)  # what a reader switches on and off
+PRINTED = (PAPER, SBANDATI, JIANG, OBADAGE)  # what a reader switches on and off
 
 
 class Lead(NamedTuple):
@@ -80,7 +91,7 @@ class EvidenceExplorer(BookWidget):
     Args:
         dataset: ``"CIFAR-10"`` or ``"CIFAR-100"``.
         epochs: 1, 20 or 100.
-        sources: some of ``"paper"``, ``"Sbandati 2021"``, ``"Obadage 2024"``.
+        sources: some of ``"paper"``, ``"Sbandati 2021"``, ``"Jiang 2021"``, ``"Obadage 2024"``.
         only_test: leave out the training accuracies, and those of which no source says what they are.
         recovered: show the test means from the logs of the 2024 study instead of the values that it printed, where the
             logs have them.
@@ -197,7 +208,13 @@ class EvidenceExplorer(BookWidget):
     def still(self) -> Figure:
         rows = published.architectures()
         lanes = [source for source in SOURCES if any(r.source == source for r in self.shown)]
-        looks = {PAPER: ("o", "none"), SBANDATI: ("D", "left"), OBADAGE: ("s", "full"), RECOVERED: ("^", "full")}
+        looks = {
+            PAPER: ("o", "none"),
+            SBANDATI: ("D", "left"),
+            JIANG: ("v", "left"),
+            OBADAGE: ("s", "full"),
+            RECOVERED: ("^", "full"),
+        }
         fig, ax = plt.subplots(figsize=(plotting.WIDTH, 5.6))
         if self.view == "difference":
             return self._still_differences(fig, ax)
@@ -205,7 +222,7 @@ class EvidenceExplorer(BookWidget):
             return self._still_times(fig, ax)
         for bn, nd in published.bn_nd_pairs(self.shown):
             lane = lanes.index(bn.source) - (len(lanes) - 1) / 2
-            y = rows.index(bn.architecture) + 0.24 * lane
+            y = rows.index(bn.architecture) + 0.22 * lane
             marker, fill = looks[bn.source]
             line = ":" if bn.suspicious or nd.suspicious else "-"
             ax.plot([bn.accuracy, nd.accuracy], [y, y], line, color="#BBBBBB", linewidth=1.2, zorder=1)
@@ -232,8 +249,8 @@ class EvidenceExplorer(BookWidget):
         half = {(d.result.source, d.result.cell): d.half for d in published.differences(self.shown)}
         for r in self.shown:
             value, color = r.accuracy - paper[r.cell], plotting.COLORS[r.method.lower()]
-            y = rows.index(r.architecture) + places[r.method] - 0.07 * (r.source == SBANDATI)
-            marker = {SBANDATI: "D", OBADAGE: "s", RECOVERED: "^"}[r.source]
+            y = rows.index(r.architecture) + places[r.method] + {SBANDATI: -0.07, JIANG: 0.07}.get(r.source, 0.0)
+            marker = {SBANDATI: "D", JIANG: "v", OBADAGE: "s", RECOVERED: "^"}[r.source]
             ax.plot(value, y, marker, color=color, markersize=5)
             if (r.source, r.cell) in half:
                 ax.hlines(y, value - half[r.source, r.cell], value + half[r.source, r.cell], color=color)

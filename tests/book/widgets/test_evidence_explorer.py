@@ -3,7 +3,7 @@ from mounts import readout, set_traits, settled
 
 from ndlib.bookwork.widgets import EvidenceExplorer
 from ndlib.evidence import published
-from ndlib.evidence.published import OBADAGE, PAPER, RECOVERED, SBANDATI
+from ndlib.evidence.published import JIANG, OBADAGE, PAPER, RECOVERED, SBANDATI
 
 RECORDS = published.all_results()
 PAPERS = {r.cell: r.accuracy for r in RECORDS if r.source == PAPER}
@@ -38,6 +38,7 @@ def test_evidence_draws_the_records(started):
         {"view": "difference"},
         {"only_test": True, "recovered": True, "epochs": 20},
         {"sources": [SBANDATI]},
+        {"sources": [JIANG]},
         {"sources": []},
     ):
         set_traits(page, "evidence-explorer", **traits)
@@ -73,7 +74,13 @@ def test_evidence_draws_the_records(started):
         for source, (agree, total) in python.agreement.items() if python.view == "difference" else ():
             assert f"the paper's value lies within the interval in {agree} of {total} cells" in readout(page), source
         for source, total, ahead, gain in python.leads if python.view != "difference" else ():
-            names = {PAPER: "paper", SBANDATI: "2021 reproduction", OBADAGE: "the 2024", RECOVERED: "logs of the 2024"}
+            names = {
+                PAPER: "paper",
+                SBANDATI: "2021 reproduction by Sbandati",
+                JIANG: "2021 reproduction by Jiang",
+                OBADAGE: "the 2024",
+                RECOVERED: "logs of the 2024",
+            }
             by = f"by {gain:.1f} points on average"
             assert f"in {ahead} of {total} architectures in" in readout(page)
             assert names[source] in readout(page) and by in readout(page)
@@ -116,7 +123,7 @@ def test_evidence_presets_and_controls(started):
     page.get_by_label("1", exact=True).check(force=True)
     assert page.get_by_label("test means from the logs").is_disabled()
     page.get_by_label("only test accuracies").check()
-    assert "the 2021 reproduction (it does not say what they are)" in readout(page)
+    assert "the 2021 reproduction by Sbandati (it does not say what they are)" in readout(page)
     page.get_by_label("paper", exact=True).uncheck()
     assert "paper" not in readout(page)
     assert {RECORDS[p["index"]].source for p in drawn(page)} == {OBADAGE}
@@ -128,7 +135,7 @@ def test_evidence_presets_and_controls(started):
 def test_evidence_beside_the_paper(started):
     page = started("evidence-explorer").page
     page.get_by_role("button", name="Beside the paper, corrected").click()
-    assert "In the 2021 reproduction the paper's value lies within" in readout(page)
+    assert "In the 2021 reproduction by Sbandati the paper's value lies within" in readout(page)
     assert "in the logs of the 2024 reproduction the paper's value lies within" in readout(page)
     assert page.locator(".nd-legend").inner_text().count("interval") == 1
     cell = {"dataset": "CIFAR-100", "epochs": 20, "architecture": "PNASNetA"}
@@ -149,7 +156,8 @@ def test_evidence_beside_the_paper(started):
     page.get_by_label("only test accuracies").uncheck()
     set_traits(page, "evidence-explorer", picked=place(source=OBADAGE, method="ND", **cell))
     assert "No interval, as it is not known to be a test accuracy" in about(page)
-    page.get_by_label("2021", exact=True).uncheck()
+    for source in (SBANDATI, JIANG):
+        page.get_by_label(source, exact=True).uncheck()
     assert "None of the values shown is known to be a test accuracy" in readout(page)
 
 
@@ -171,21 +179,21 @@ def test_evidence_of_training_times(started):
     assert f"{times['VGG-16']:.2f} times as long" in about(page)
     seconds = [f"{a.train_seconds:.0f}" for a in RECORDS[place(source=OBADAGE, **cell)].attempts]
     assert f"Training took {', '.join(seconds)} seconds with ND" in about(page)
-    page.get_by_label("2024", exact=True).uncheck()
+    page.get_by_label(OBADAGE, exact=True).uncheck()
     assert "Only the 2024 reproduction gives the times" in readout(page)
-    page.get_by_label("2024", exact=True).check()
+    page.get_by_label(OBADAGE, exact=True).check()
     set_traits(page, "evidence-explorer", only_test=True)
     assert len(drawn(page)) == 10
 
 
 def test_evidence_offers_what_the_view_has(started):
     page = started("evidence-explorer").page
-    boxes = ("paper", "2021", "2024", "only test accuracies", "test means from the logs")
+    boxes = ("paper", SBANDATI, JIANG, OBADAGE, "only test accuracies", "test means from the logs")
     for view, dead in (
         ("accuracy", ()),
         ("gain", ()),
         ("difference", ("paper",)),
-        ("time", ("paper", "2021", "only test accuracies", "test means from the logs")),
+        ("time", ("paper", SBANDATI, JIANG, "only test accuracies", "test means from the logs")),
     ):
         set_traits(page, "evidence-explorer", view=view)
         settled(page)
@@ -277,13 +285,15 @@ def test_evidence_by_keyboard(started):
     assert page.locator(".nd-picture [tabindex]").count() == 1  # not one for each dot
     dots.focus()
     for key, words in (
-        ("Home", "VGG-16, the 2021 reproduction: BN 60.40 %"),  # the leftmost dot of the first row
+        ("Home", "VGG-16, the 2021 reproduction by Sbandati: BN 60.40 %"),  # the leftmost dot of the first row
+        ("ArrowRight", "VGG-16, the 2021 reproduction by Jiang: BN 60.47 %"),
         ("ArrowRight", "VGG-16, the paper: BN 63.22 %"),
         ("ArrowDown", "ResNet-18, the paper: BN 72.67 %"),
         ("ArrowUp", "VGG-16, the paper: BN 63.22 %"),
-        ("ArrowLeft", "VGG-16, the 2021 reproduction: BN 60.40 %"),
-        ("ArrowLeft", "VGG-16, the 2021 reproduction: BN 60.40 %"),
-        ("ArrowDown", "DenseNet-121, the 2021 reproduction: BN 75.53 %"),
+        ("ArrowLeft", "VGG-16, the 2021 reproduction by Jiang: BN 60.47 %"),
+        ("ArrowLeft", "VGG-16, the 2021 reproduction by Sbandati: BN 60.40 %"),
+        ("ArrowLeft", "VGG-16, the 2021 reproduction by Sbandati: BN 60.40 %"),
+        ("ArrowDown", "DenseNet-121, the 2021 reproduction by Sbandati: BN 75.53 %"),
         ("End", "EfficientNet, the 2024 reproduction: ND 66.83 %"),
     ):
         page.keyboard.press(key)
