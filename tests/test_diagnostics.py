@@ -85,3 +85,27 @@ def test_single_precision_with_too_many_steps_diverges_and_is_caught():
 def test_a_layer_with_two_roots_is_refused():
     with pytest.raises(TypeError, match=r"KroneckerConv2d.*more than one root"):
         layer_whiteness(KroneckerConv2d(3, 4, 3), torch.randn(9, 3, 8, 8))
+
+
+@pytest.mark.parametrize(("times", "raises"), [(0.9, False), (1.1, True), (50, True)])
+def test_the_limit_of_a_root_is_twice_the_largest_gain(monkeypatch, times, raises):
+    """No solver has a gain above 2 / sqrt(eps), so the norm of a root of n columns is at most 2 sqrt(n / eps)."""
+    layer = DeconvConv2d(3, 4, 3, eps=1e-2)
+    limit = 2 * (27 / 1e-2) ** 0.5
+    monkeypatch.setattr(whitening, "inverse_root", lambda cov, *_: torch.eye(27)[None] / 27**0.5 * limit * times)
+    if raises:
+        with pytest.raises(FloatingPointError, match="diverged"):
+            layer(torch.randn(8, 3, 9, 9))
+    else:
+        layer(torch.randn(8, 3, 9, 9))
+
+
+def test_the_cutoff_is_where_half_of_the_variance_comes_out():
+    """Two eigenvalues whose directions come out with variances just below and just above 1/2."""
+    spectrum = torch.logspace(0, -3, 24, dtype=torch.float64)
+    layer = DeconvLinear(24, 2, n_iter=4).double()
+    report = layer_whiteness(layer, spectrum_of(spectrum.tolist()))[""]
+    passed = report.before[0][report.after[0] >= 0.5]
+    below = report.after[0][report.after[0] < 0.5].max()
+    assert report.cutoff == pytest.approx(float(passed.min()))
+    assert 0.4 < below < 0.5  # so that a limit of 0.4 would give another cutoff
