@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ._core.folding import fold
+from ._core.folding import undo_whitening
 from ._core.hooks import before_forward
 from ._core.norms import BATCH_NORMS, Copy, fuse_into, instead_of, rest_of
 from ._core.options import Options
-from ._core.patches import Patches
 from ._core.private_torch import pass_hooks
-from ._core.products import in_full_precision
 from ._core.report import LayerReport, Report
 from ._core.tracing import CONVOLUTIONS, TRANSPOSED, Path
 from ._core.whitening import Deconvolution
@@ -277,7 +275,7 @@ def convert_pretrained(
         def undo_once(name: str, layer: nn.Module, x: Tensor) -> None:
             if name not in measured:
                 measured.add(name)
-                _undo_whitening(layer, x)
+                undo_whitening(layer, x)
 
         with before_forward(layers, undo_once):
             net(images)
@@ -303,27 +301,6 @@ def _fuse(net: nn.Module, path: Path, images: Tensor) -> dict[nn.Module, str]:
         fuse_into(layer, norm)
         fused[norm] = f"fused into {names[layer]}"
     return fused
-
-
-@in_full_precision
-def _undo_whitening(layer: Any, x: Tensor) -> None:
-    """Let the running averages be those of this input, and change weight and bias so that folding undoes it."""
-    options = layer.options
-    layer.options = replace(options, momentum=1.0)
-    layer.restart(1)
-    layer.batch_whitening(x)
-    layer.options = options
-    mean, root = (t.double() for t in layer.running_whitening())
-    weight = layer.weight.double()
-    bias = None if layer.bias is None else layer.bias.double()
-    blocks = Patches(tuple(weight.shape[2:]), blocks=layer.n_blocks, grouping=options.grouping)
-    unwhitened, _ = fold(weight, None, mean, torch.linalg.inv(root), blocks)
-    _, shifted = fold(weight, bias, -mean, torch.eye(layer.columns).to(root).expand_as(root), blocks)
-    for name, value in (("weight", unwhitened), ("bias", shifted)):
-        old = getattr(layer, name)
-        requires_grad = layer.weight.requires_grad if old is None else old.requires_grad
-        value = value.to(layer.weight.dtype).contiguous()
-        setattr(layer, name, nn.Parameter(value, requires_grad=requires_grad))
 
 
 def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .patches import Patches, into_blocks, out_of_blocks
-from .products import backward_pass, product
+from .products import backward_pass, in_full_precision, product
 
-__all__ = ["fold"]
+__all__ = ["fold", "undo_whitening"]
 
 
 def fold(weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
     """Weight W D and bias b - W D mu of a plain layer; ``mean`` of shape (groups, 1 or blocks, n)."""
     folded, shift = _Fold.apply(weight, mean, root, patches)
     return folded, -shift if bias is None else bias - shift
+
+
+@in_full_precision
+def undo_whitening(layer: Any, x: Tensor) -> None:
+    """Let the running averages be those of this input, and change weight and bias so that folding undoes it."""
+    options = layer.options
+    layer.options = replace(options, momentum=1.0)
+    layer.restart(1)
+    layer.batch_whitening(x)
+    layer.options = options
+    mean, root = (t.double() for t in layer.running_whitening())
+    weight = layer.weight.double()
+    bias = None if layer.bias is None else layer.bias.double()
+    blocks = Patches(tuple(weight.shape[2:]), blocks=layer.n_blocks, grouping=options.grouping)
+    unwhitened, _ = fold(weight, None, mean, torch.linalg.inv(root), blocks)
+    _, shifted = fold(weight, bias, -mean, torch.eye(layer.columns).to(root).expand_as(root), blocks)
+    for name, value in (("weight", unwhitened), ("bias", shifted)):
+        old = getattr(layer, name)
+        requires_grad = layer.weight.requires_grad if old is None else old.requires_grad
+        value = value.to(layer.weight.dtype).contiguous()
+        setattr(layer, name, nn.Parameter(value, requires_grad=requires_grad))
 
 
 class _Fold(torch.autograd.Function):

@@ -26,6 +26,7 @@ import json
 import pickle
 import shlex
 import tomllib
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -184,8 +185,10 @@ def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
         )
     if trained_on != settings.dataset:  # the classifier, the last of all layers, knows other classes
         theirs.pop()
-    for source, target in zip(theirs, ours, strict=False):
-        target.load_state_dict(source.state_dict())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* was saved with ")  # the run's own options hold from now on
+        for source, target in zip(theirs, ours, strict=False):
+            target.load_state_dict(source.state_dict())
 
 
 def _deconvolved_start(settings: Settings, images: Tensor) -> tuple[nn.Module, str]:

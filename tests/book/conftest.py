@@ -86,8 +86,9 @@ def new_context(browser):
 def visit(new_context):
     """Opens a page for one test alone."""
 
-    def open_page(url, own, *, width=1280, theme="light"):
-        return Visit(new_context(viewport={"width": width, "height": 900}, color_scheme=theme), url, own)
+    def open_page(url, own, *, width=1280, theme="light", **options):
+        window = {"width": width, "height": 900}
+        return Visit(new_context(viewport=window, color_scheme=theme, **options), url, own)
 
     return open_page
 

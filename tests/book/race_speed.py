@@ -20,20 +20,23 @@ from ndlib.bookwork.widgets import bundle, race, race_study
 RACE = """([source, packed, arms, simd, trained, count, goal]) => {
   const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
-  const race = (settings) => new Promise((resolve, reject) => {
+  const race = async (settings) => {
     const worker = new Worker(address);
-    let start = null;
-    const end = (result) => (worker.terminate(), resolve(result));
-    worker.onerror = (event) => reject(new Error(event.message));
-    worker.onmessage = ({ data: { step, seconds, accuracy } }) => {
-      start ??= performance.now();
+    const ask = (name, ...values) => new Promise((resolve, reject) => {
+      worker.onerror = (event) => reject(new Error(event.message));
+      worker.onmessage = ({ data }) => (data.error ? reject(new Error(data.error)) : resolve(data.result));
+      worker.postMessage({ name, values });
+    });
+    await ask("start", { packed: bytes, count, trained }, settings, simd);
+    const start = performance.now();
+    for (;;) {
+      const { step, seconds, accuracy } = await ask("train", 2);
       const clock = (performance.now() - start) / 1000;
-      if (step === 0) worker.postMessage({ type: "run", steps: 10000, every: 2 });
-      else if (accuracy >= goal) end({ step, seconds, clock });
-      else if (clock > 10) end({ step, seconds, clock: null });
-    };
-    worker.postMessage({ type: "start", digits: { packed: bytes, count, trained }, settings, simd });
-  });
+      if (accuracy < goal && clock < 10) continue;
+      worker.terminate();
+      return { step, seconds, clock: accuracy < goal ? null : clock };
+    }
+  };
   return Promise.all(arms.map(race));
 }"""
 

@@ -21,21 +21,21 @@ LAYERS = """async ([network, products, cases, requests]) => {
 }"""
 
 # The losses of a race in a worker, and what it reports at its end.
-RACE = """([source, packed, settings, simd, trained, count]) => new Promise(async (resolve, reject) => {
+RACE = """async ([source, packed, settings, simd, trained, count]) => {
   const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-  const losses = [];
-  worker.onerror = (event) => reject(new Error(event.message));
-  worker.onmessage = ({ data }) => {
-    if (data.type === "error") reject(new Error(data.message));
-    if (data.step === 0) worker.postMessage({ type: "run", steps: 10, every: 1 });
-    else losses.push(data.loss);
-    if (data.step < 10) return;
-    worker.terminate();
-    resolve({ losses, accuracy: data.accuracy, seconds: data.seconds, predicted: data.predicted.length });
-  };
-  worker.postMessage({ type: "start", digits: { packed: bytes, count, trained }, settings, simd });
-})"""
+  const ask = (name, ...values) => new Promise((resolve, reject) => {
+    worker.onerror = (event) => reject(new Error(event.message));
+    worker.onmessage = ({ data }) => (data.error ? reject(new Error(data.error)) : resolve(data.result));
+    worker.postMessage({ name, values });
+  });
+  await ask("start", { packed: bytes, count, trained }, settings, simd);
+  const reports = [];
+  for (let step = 0; step < 10; step++) reports.push(await ask("train", 1));
+  worker.terminate();
+  const { accuracy, seconds, predicted } = reports[9];
+  return { losses: reports.map((report) => report.loss), accuracy, seconds, predicted: predicted.length };
+}"""
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import { pathToFileURL } from "node:url";
 
 const [, , folder, file] = process.argv;
 const load = (name) => import(pathToFileURL(`${folder}/${name}`));
-const [network, race] = await Promise.all(["network.mjs", "race.mjs"].map(load));
+const [network, race, packing] = await Promise.all(["network.mjs", "race.mjs", "digits.mjs"].map(load));
 
 const { packed, count, trained, settings, steps } = JSON.parse(readFileSync(file, "utf8"));
-const { images, labels } = await race.unpack(Buffer.from(packed, "base64"), count);
-const digits = { images: race.standardised(images), labels, trained };
+const { images, labels } = await packing.unpack(Buffer.from(packed, "base64"), count);
+const digits = { images: packing.standardised(images), labels, trained };
 const racer = race.racer(network.plainEngine(), digits, settings);
 const before = racer.report();
 const losses = Array.from({ length: steps }, () => racer.step());

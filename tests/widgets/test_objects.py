@@ -16,11 +16,13 @@ from ndlib.bookwork.widgets import (
     Descent,
     EvidenceExplorer,
     KernelExplorer,
+    LiveRace,
     NewtonSchulz,
     PatchMatrix,
     PixelPairs,
 )
 from ndlib.bookwork.widgets.base import BookWidget
+from ndlib.bookwork.widgets.live_race import presets
 from ndlib.evidence import published
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
 from ndlib.pictures import photographs
@@ -246,6 +248,25 @@ def test_evidence_explorer_selects_and_sums_up_published_numbers():
             setattr(w, trait, value)
     state = json.dumps({name: value for name, value in w.get_state().items() if not name.startswith("_")}, default=str)
     assert len(gzip.compress(state.encode())) < 40_000
+
+
+def test_a_race_begins_at_the_rates_of_the_study():
+    w = LiveRace()
+    best = {arm: found.rate for arm, found in w.study.items()}
+    assert (w.plain_rate, w.bn_rate, w.nd_rate) == (best["plain"], best["BN"], best["ND as published"])
+    assert {found.n for found in w.study.values()} == {20} and w.study["BN"].steps[-1] == 100
+    assert "ND is ahead up to step 20, BN from step 30 on" in w.describe() and w.still()
+    w = LiveRace(preset="Paper's rate", arms=["BN", "ND"], seed=3)
+    assert (w.bn_rate, w.nd_rate, w.arms, w.seed) == (0.1, 0.1, ["BN", "ND"], 3)
+    assert LiveRace(preset="ND as recommended").variant == "recommended"
+    assert LiveRace(preset="By the clock").by == "seconds" and len(presets()) == 5
+    with pytest.raises(ValueError, match="preset must be one of"):
+        LiveRace(preset="fastest")
+    for trait, value in (("bn_rate", 1.0), ("arms", ["nobody"]), ("block_size", 64), ("seed", 0), ("by", "epochs")):
+        with pytest.raises(traitlets.TraitError):
+            setattr(w, trait, value)
+    with pytest.raises(traitlets.TraitError):
+        w.digits = b""
 
 
 def test_page_html_escapes_the_state():

@@ -11,8 +11,18 @@ from .blur_lab import BlurLab
 from .descent import Descent
 from .evidence_explorer import EvidenceExplorer
 from .kernel_explorer import KernelExplorer
+from .live_race import LiveRace
 from .newton_schulz import NewtonSchulz
 from .patch_matrix import PatchMatrix
 from .pixel_pairs import PixelPairs
 
-__all__ = ["BlurLab", "Descent", "EvidenceExplorer", "KernelExplorer", "NewtonSchulz", "PatchMatrix", "PixelPairs"]
+__all__ = [
+    "BlurLab",
+    "Descent",
+    "EvidenceExplorer",
+    "KernelExplorer",
+    "LiveRace",
+    "NewtonSchulz",
+    "PatchMatrix",
+    "PixelPairs",
+]

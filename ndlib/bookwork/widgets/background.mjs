@@ -2,9 +2,9 @@
 
 /** In a worker: answers each request with the function of this name. */
 export function answer(functions) {
-  self.onmessage = ({ data: { id, name, values } }) => {
+  self.onmessage = async ({ data: { id, name, values } }) => {
     try {
-      self.postMessage({ id, result: functions[name](...values) });
+      self.postMessage({ id, result: await functions[name](...values) });
     } catch (error) {
       self.postMessage({ id, error: error.message });
     }

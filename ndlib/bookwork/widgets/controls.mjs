@@ -10,12 +10,14 @@ const NARROW = 34; // rem, as in the style sheets
 /**
  * The parts of a widget, in the order in which they are read: something to try, picture, controls, presets, readout.
  *
+ * With `readoutFirst` the readout stands directly below the picture, then presets and controls.
+ *
  * `more` is for pictures that matter less, and goes into `picture` after the others. On a telephone, where it would come
  * between a picture and the controls that change it, it stands below them, and above the readout, whose length changes.
  *
  * `model` is anywidget's model or the host's; what has to be undone when the widget goes is collected in `undo`.
  */
-export function frame(el, { model, name, title, tryThis }) {
+export function frame(el, { model, name, title, tryThis, readoutFirst = false }) {
   const root = make("section", { class: `nd-widget nd-${name}`, "aria-label": title });
   const picture = make("div", { class: "nd-picture" });
   const controls = make("div", { class: "nd-controls" });
@@ -23,7 +25,8 @@ export function frame(el, { model, name, title, tryThis }) {
   const readout = make("p", { class: "nd-readout", "aria-live": "polite" });
   const problem = make("p", { class: "nd-problem", role: "alert", hidden: "" });
   const hint = make("span", {}, tryThis);
-  root.append(make("p", { class: "nd-try" }, make("strong", {}, "Try this. "), hint), picture, controls, presets, readout, problem);
+  const parts = readoutFirst ? [picture, readout, presets, controls] : [picture, controls, presets, readout];
+  root.append(make("p", { class: "nd-try" }, make("strong", {}, "Try this. "), hint), ...parts, problem);
   el.append(root);
 
   // The element itself moves, so that the keyboard goes through the widget in the order that is seen.

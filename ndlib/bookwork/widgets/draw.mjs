@@ -58,7 +58,7 @@ export function brief(value, digits = 2) {
  *   box                        where the axes stand: {left, right, top, bottom}, pixels, if not where they do by default
  *   marks                      in the order of drawing:
  *     {line: [[x, y], ...], color, width, dash}
- *     {dots: [[x, y], ...], color, radius, opacity}
+ *     {dots: [[x, y], ...], color, radius, opacity, shape}    round, or "square" or "diamond"
  *     {area: [[x, y], ...], color, opacity}
  *     {grip: [x, y], color, radius}                  a ring that a finger can drag in all directions
  *     {text, at: [x, y], color, anchor, dx, dy}      bold, or `plain`; "^(...)" in a text stands for a superscript
@@ -156,6 +156,12 @@ function axes({ x, y }, box, scales) {
   return parts.join("");
 }
 
+const SHAPES = {
+  round: (radius) => ["h0", "round", 2 * radius],
+  square: (radius) => ["h0", "square", 2 * radius],
+  diamond: (radius) => [`m0 ${-radius / 2}l${radius / 2} ${radius / 2}l${-radius / 2} ${radius / 2}l${-radius / 2} ${-radius / 2}z`, "butt", radius],
+};
+
 function drawMark(mark, scales) {
   const place = ([a, b]) => `${scales.x(a).toFixed(1)} ${scales.y(b).toFixed(1)}`;
   if (mark.line) {
@@ -164,9 +170,10 @@ function drawMark(mark, scales) {
     return `<path fill="none" stroke="${mark.color}" stroke-width="${mark.width ?? 2}"${dash} d="${path}"/>`;
   }
   if (mark.dots) {
-    // One path for all: a line of no length with a round end is a dot.
-    const path = mark.dots.map((dot) => `M${place(dot)}h0`).join("");
-    const style = `stroke-width="${2 * mark.radius}" stroke-linecap="round" opacity="${mark.opacity ?? 1}"`;
+    // One path for all: a line of no length with a round end is a dot; a diamond is an outline as thick as it is wide.
+    const [outline, ends, thick] = SHAPES[mark.shape ?? "round"](mark.radius);
+    const path = mark.dots.map((dot) => `M${place(dot)}${outline}`).join("");
+    const style = `stroke-width="${thick}" stroke-linecap="${ends}" opacity="${mark.opacity ?? 1}"`;
     return `<path fill="none" stroke="${mark.color}" ${style} d="${path}"/>`;
   }
   if (mark.area) {

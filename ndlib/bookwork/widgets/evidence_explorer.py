@@ -105,9 +105,9 @@ class EvidenceExplorer(BookWidget):
 
     >>> w = EvidenceExplorer(dataset="CIFAR-100", epochs=20)
     >>> len(w.shown)
-    46
+    52
     >>> [(lead.source, lead.ahead, lead.total) for lead in w.leads]
-    [('paper', 10, 10), ('Sbandati 2021', 3, 3), ('Obadage 2024', 10, 10)]
+    [('paper', 10, 10), ('Sbandati 2021', 3, 3), ('Jiang 2021', 3, 3), ('Obadage 2024', 10, 10)]
     """
 
     _name = "evidence-explorer"

@@ -1,4 +1,4 @@
-"""The widget of the welcome page: deconvolution kernels of one photograph or a thousand."""
+"""The widget of the kernels: deconvolution kernels of one photograph or a thousand."""
 
 from __future__ import annotations
 

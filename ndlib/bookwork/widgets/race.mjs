@@ -1,5 +1,6 @@
 // The networks that learn on a page, and what is shown of them; digits, weights and batches are those of race.py.
 
+import { SIDE } from "./digits.mjs";
 import {
   convolution,
   evaluate,
@@ -13,26 +14,7 @@ import {
   trainingStep,
 } from "./network.mjs";
 
-export const SIDE = 28;
-const [MEAN, DEVIATION] = [0.1307, 0.3081];
 const [FIRST, SECOND] = [8, 16]; // channels
-
-/** The digits of a deflated file: labels, a bit for each pixel that is not 0, and the values of these pixels. */
-export async function unpack(packed, count) {
-  const inflated = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  const values = new Uint8Array(await new Response(inflated).arrayBuffer());
-  const images = new Uint8Array(count * SIDE * SIDE);
-  let next = count + images.length / 8;
-  for (let i = 0; i < images.length; i++) {
-    if ((values[count + (i >> 3)] >> (7 - (i & 7))) & 1) images[i] = values[next++];
-  }
-  return { images, labels: values.slice(0, count) };
-}
-
-/** Pixels as a network takes them. */
-export function standardised(images) {
-  return Float32Array.from(images, (value) => (value / 255 - MEAN) / DEVIATION);
-}
 
 /** A function that gives the next number in [0, 1) of a seed (Mulberry32). */
 export function randomNumbers(seed) {

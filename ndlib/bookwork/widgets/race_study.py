@@ -33,6 +33,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 NAMES = {"block_size": "blockSize", "eps": "eps", "running": "running"}  # of options in race.mjs
 SETTINGS = [(batch, momentum) for batch in (32, 64) for momentum in (0.0, 0.9)]
+__all__: list[str] = []  # a program
+
 RATES = [0.1 * 2.0**power for power in range(-4, 3)]
 CHOOSING, REPORTED = range(101, 103), range(1, 21)  # seeds
 STEPS = [1, 2, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100]

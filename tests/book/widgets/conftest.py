@@ -99,6 +99,8 @@ def started(visit, own):
     """Opens the page of a widget and waits until it has drawn."""
 
     def start(name, **options):
+        if name == "live-race":
+            options.setdefault("reduced_motion", "reduce")  # it begins when a test wants it to
         visited = visit(f"{own}/{name}.html", own, **options)
         wait(visited.page, name)
         return visited
@@ -111,6 +113,8 @@ def phone(telephone, own):
     """Opens the page of a widget on a telephone and waits until it has drawn."""
 
     def start(name, **options):
+        if name == "live-race":
+            options.setdefault("reduced_motion", "reduce")
         page = telephone(f"{own}/{name}.html", **options)
         wait(page, name)
         return page

@@ -9,6 +9,7 @@ from ndlib.bookwork.widgets import (
     Descent,
     EvidenceExplorer,
     KernelExplorer,
+    LiveRace,
     NewtonSchulz,
     PatchMatrix,
     PixelPairs,
@@ -22,6 +23,7 @@ WIDGETS = {
     "blur-lab": BlurLab,
     "descent": Descent,
     "evidence-explorer": EvidenceExplorer,
+    "live-race": LiveRace,
 }
 BUDGET = 300_000  # bytes of a page's own, compressed
 
@@ -34,6 +36,8 @@ DRAWN = {
     "blur-lab": "document.querySelector('.nd-blur-lab')?.milliseconds > 0",
     "descent": "document.querySelector('.nd-descent')?.milliseconds > 0",
     "evidence-explorer": "document.querySelector('.nd-evidence-explorer')?.points?.length > 0",
+    "live-race": "document.querySelector('.nd-live-race')?.arms.every((arm) => arm.records.length > 0)"
+    " && document.querySelector('.nd-digits canvas').width === 28",
 }
 
 
