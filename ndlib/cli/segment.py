@@ -5,6 +5,7 @@ for Cityscapes; shorter sides are rescaled to the base size.
 from __future__ import annotations
 
 import argparse
+import inspect
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,25 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes",
         type=int,
         choices=(19, 21),
-        default=19,
         help="classes of Cityscapes: 19 as in the standard, or 21 as in the authors' code",
     )
     parser.add_argument(
-        "--base-size", type=int, default=520, help="side of the pictures in pixels; training crops have 480/520 of it"
+        "--base-size", type=int, help="side of the pictures in pixels; training crops have 480/520 of it"
     )
     parser.add_argument("--epochs", type=int, default=30, help="passes over the training pictures")
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures in a training step")
-    parser.add_argument(
-        "--lr", type=float, default=0.1, help="learning rate of the first step; it falls to 0 by the power 0.9"
-    )
-    parser.add_argument("--momentum", type=float, default=0.9, help="momentum of SGD")
-    parser.add_argument("--weight-decay", type=float, default=1e-4, help="L2 penalty")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="number that decides weights, order of the pictures and augmentation"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+    parser.add_argument("--batch-size", type=int, help="pictures in a training step")
+    parser.add_argument("--lr", type=float, help="learning rate of the first step; it falls to 0 by the power 0.9")
+    parser.add_argument("--momentum", type=float, help="momentum of SGD")
+    parser.add_argument("--weight-decay", type=float, help="L2 penalty")
+    parser.add_argument("--seed", type=int, help="number that decides weights, order of the pictures and augmentation")
+    parser.add_argument("--workers", type=int, help="processes that read pictures")
     parser.add_argument("--device", type=a_device, default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("data/segmentation.jsonl"), help="JSON lines file to add to")
+    functions = segmentation.fit_segmentation, segmentation.train_segmentation  # which state the defaults
+    stated = {name: parameter for f in functions for name, parameter in inspect.signature(f).parameters.items()}
+    shared = ("classes", "base_size", "seed", "batch_size", "lr", "momentum", "weight_decay", "workers")
+    parser.set_defaults(**{name: stated[name].default for name in shared})
 
 
 def run(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:

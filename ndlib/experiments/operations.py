@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._core.private_torch import TorchDispatchMode
 from ..layers import ChannelDeconv, DeconvConv2d, DeconvLinear
 
 __all__ = ["STAGES", "forward_operations", "inputs_of", "launches", "predicted_operations", "whitening_operations"]

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..._core.norms import BATCH_NORMS
 from ..._core.options import ABOUT, parse_option
 from ...files import written_whole
 from . import imagenet
@@ -170,7 +171,7 @@ def build(
     model = architecture.make(Layers(method, variant, options, width), inputs, classes)
     if method == "bn" and "momentum" in options:
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, BATCH_NORMS):
                 module.momentum = options["momentum"]
     model.sizes = {"classes": classes, "channels": channels, "size": size}  # type: ignore[assignment]  # for load_network
     return model
