@@ -167,7 +167,7 @@ def single_results(
     Source: Sbandati, Stein and Wang 2021; Jiang, Wu, Zhu and Zhang 2021.
 
     Args:
-        source: a key of :data:`ndlib.evidence.sources.SINGLE`.
+        source: a key of ``sources.SINGLE``.
 
     >>> results = list(single_results("Sbandati 2021", paper_results(), obadage_results()))
     >>> sorted({(result.epochs, result.kind) for result in results})
