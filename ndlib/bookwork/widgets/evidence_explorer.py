@@ -232,14 +232,14 @@ class EvidenceExplorer(BookWidget):
                     ax.plot(r.accuracy, y, "x", color=plotting.INK, markersize=6, markeredgewidth=1)
         for source in lanes:
             marker, fill = looks[source]
-            ax.plot([], [], marker, label=SOURCE_TITLES[source], **_look(fill, plotting.COLORS["none"]))
+            ax.plot([], [], marker, label=source, **_look(fill, plotting.COLORS["none"]))
         for method in ("bn", "nd"):
             ax.plot([], [], color=plotting.COLORS[method], linewidth=4, label=method.upper())
         if any(r.suspicious for r in self.shown):
             ax.plot([], [], "x", color=plotting.INK, label="no test accuracy")
         ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel=f"accuracy (%), {self.dataset}, {_after(self.epochs)}")
         ax.invert_yaxis()
-        ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=3, fontsize=9)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2, fontsize=9)
         plt.close(fig)
         return fig
 
