@@ -143,7 +143,7 @@ def test_threads_leave_the_precision_that_the_user_has_set():
         torch.set_float32_matmul_precision("highest")
 
 
-def seconds_of(call, rounds=9):
+def seconds_of(call, rounds=25):
     """The fastest of several calls, which other processes disturb least."""
     times = []
     for _ in range(rounds):
