@@ -15,11 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ._core.norms import BATCH_NORMS
 from ._core.whitening import Deconvolution
 
 __all__ = ["freeze_statistics", "keep_statistics", "synchronise_statistics", "update_statistics"]
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def _layers(model: nn.Module) -> list[Deconvolution]:

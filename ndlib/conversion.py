@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ._core.folding import undo_whitening
 from ._core.hooks import before_forward
-from ._core.norms import BATCH_NORMS, Copy, fuse_into, instead_of, rest_of
+from ._core.norms import BATCH_NORMS, Copy, fuse_into, instead_of, is_followed_by_its_children
 from ._core.options import Options
 from ._core.private_torch import pass_hooks
 from ._core.report import LayerReport, Report
@@ -134,9 +134,10 @@ def _converted(
             why = "; ".join(filter(None, [why, *_convert_layer(net, name, module, path, linear_block_size, options)]))
         elif action == "dropped" and module in droppable:
             why = droppable[module]
-            if path.is_overwritten(name):  # which was the normalisation's own output, and would now be its input
+            overwritten = path.is_overwritten(name)  # the normalisation's own output was; now it would be its input
+            if overwritten:
                 why += "; a copy, since an operation in place follows"
-            put_in_place(net, name, instead_of(module, path.is_overwritten(name)).train(module.training))
+            put_in_place(net, name, instead_of(module, overwritten).train(module.training))
         elif action == "dropped":
             action, why = "kept", otherwise
         if action:
@@ -156,7 +157,7 @@ def _plan(module: Any, nodes: list[fx.Node] | None, path: Path) -> tuple[Any, st
     norm = isinstance(module, BATCH_NORMS)
     if not (norm or isinstance(module, (*CONVOLUTIONS, nn.Linear))):
         return ("kept", "no batch normalisation") if isinstance(module, OTHER_NORMS) else ("", "")
-    if type(module) not in (*DECONV_OF, *BATCH_NORMS) and not (norm and rest_of(module) is not None):
+    if type(module) not in (*DECONV_OF, *BATCH_NORMS) and not (norm and is_followed_by_its_children(module)):
         return "kept", f"{_full_name(module)} is not a plain layer and may compute something else"
     if _is_computed(module):
         return "kept", "a hook makes its weights (weight_norm, spectral_norm, pruning); remove that to convert it"

@@ -294,3 +294,11 @@ def test_a_network_channels_last_answers_channels_last():
     assert net(x).is_contiguous(memory_format=torch.channels_last)
     assert net.eval()(x).is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(to_plain(net)(x), net(x))
+
+
+def test_converting_somebody_elses_norm_draws_no_random_number():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4, nn.SiLU()), nn.Flatten())
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    convert(net[1:2])  # without a layer, whose new weights are drawn
+    assert torch.equal(torch.get_rng_state(), before)
