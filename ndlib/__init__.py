@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._core.options import RECOMMENDED
     from .averages import freeze_statistics, keep_statistics, synchronise_statistics, update_statistics
     from .conversion import convert, convert_pretrained, to_plain
     from .diagnostics import check_finite, layer_whiteness
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "RECOMMENDED",
     "ChannelDeconv",
     "DeconvConv1d",
     "DeconvConv2d",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "RECOMMENDED": "_core.options",
     **dict.fromkeys(("DeconvConv1d", "DeconvConv2d", "DeconvConv3d", "DeconvLinear", "ChannelDeconv"), "layers"),
     **dict.fromkeys(
         ("freeze_statistics", "keep_statistics", "synchronise_statistics", "update_statistics"), "averages"

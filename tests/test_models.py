@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ndlib import ChannelDeconv, DeconvConv2d, DeconvLinear, to_plain
+from ndlib import RECOMMENDED, ChannelDeconv, DeconvConv2d, DeconvLinear, convert, to_plain
 from ndlib._core.whitening import block_size_for
 from ndlib.experiments import ledger, models, operations, training
 from ndlib.experiments.baselines import KroneckerConv2d, rebuilt
@@ -276,6 +276,20 @@ def test_uniform_means_the_same_defaults_everywhere(arch):
     assert summary.exceptions(net) == ""
 
 
+@pytest.mark.parametrize("arch", ["vgg16", "mobilenetv2", "efficientnet", "resnext29", "imagenet-resnet18"])
+def test_the_recommended_variant_is_what_convert_makes_of_the_network(arch):
+    width = 0.25 if ARCHITECTURES[arch].scalable else 1.0
+    converted, _ = convert(models.build(arch, method="bn", classes=10, width=width), **RECOMMENDED)
+    built = models.build(arch, method="nd", variant="recommended", classes=10, width=width)
+    theirs, ours = ([repr(m) for m in of_type(net, Deconvolution)] for net in (converted, built))
+    assert theirs == ours and "update_every=16" in ours[0] and "eps=0.1" in ours[-1]
+
+
+def test_the_recommended_variant_is_one_of_convolutions():
+    with pytest.raises(ValueError, match="logistic has none"):
+        models.build("logistic", method="nd", variant="recommended", classes=10)
+
+
 # Newton-Schulz steps: of the first convolution, of others by their kind.
 STEPS = {
     "vgg16": (15, {}),
@@ -525,7 +539,7 @@ def test_kronecker_layer_is_for_one_process():
             "unknown architecture 'vgg'; there are vgg-small, vgg16, resnet18, preact18, .*logistic",
         ),
         ("vgg16", {"method": "gn"}, "unknown method 'gn'; there are none, bn, nd, nd-first, bn-frozen, kronecker"),
-        ("vgg16", {"method": "nd", "variant": "x"}, "unknown variant 'x'; there are paper, uniform"),
+        ("vgg16", {"method": "nd", "variant": "x"}, "unknown variant 'x'; there are paper, uniform, recommended"),
         (
             "vgg16",
             {"method": "nd", "options": {"blocks": 3}},

@@ -13,10 +13,13 @@ from .products import backward_pass, in_full_precision, product
 
 __all__ = ["fold", "undo_whitening"]
 
+MANY = 16  # blocks from which on they are folded as columns
+
 
 def fold(weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
     """Weight W D and bias b - W D mu of a plain layer; ``mean`` of shape (groups, 1 or blocks, n)."""
-    folded, shift = _Fold.apply(weight, mean, root, patches)
+    many = patches.grouping == "interleaved" and patches.blocks >= MANY
+    folded, shift = (_FoldColumns if many else _FoldRows).apply(weight, mean, root, patches)
     return folded, -shift if bias is None else bias - shift
 
 
@@ -44,11 +47,22 @@ def undo_whitening(layer: Any, x: Tensor) -> None:
 class _Fold(torch.autograd.Function):
     """The weights times the root, W D, with all blocks in one product, and W D mu.
 
-    A filter is a row like those of the patches, and cut into blocks as they are. With G and g the gradients of the two,
-    those of W, mu and D are (G + g mu') D', D' W' g and W' (G + g mu').
+    With G and g the gradients of the two, those of W, mu and D are (G + g mu') D', D' W' g and W' (G + g mu').
     """
 
     generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Patches], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.patches = inputs[3]
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, None]  # of weight, mean and root
+
+
+class _FoldRows(_Fold):
+    """A filter is a row like those of the patches, and cut into blocks as they are."""
 
     @staticmethod
     def forward(weight: Tensor, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
@@ -57,15 +71,8 @@ class _Fold(torch.autograd.Function):
         return _unfilters(rows, weight, patches), shift.flatten()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Patches], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.patches = inputs[3]
-
-    @staticmethod
     @backward_pass
-    def backward(
-        ctx: Any, grad_weight: Tensor, grad_shift: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_weight: Tensor, grad_shift: Tensor) -> Gradients:
         weight, mean, root = ctx.saved_tensors
         patches, (of_weight, of_mean, of_root, _) = ctx.patches, ctx.needs_input_grad
         by_filter, grad_shift = (len(root), len(weight) // len(root), -1), grad_shift.view(len(root), -1, 1)
@@ -94,3 +101,42 @@ def _unfilters(rows: Tensor, like: Tensor, patches: Patches) -> Tensor:
     """Undo :func:`_filters`."""
     samples = rows.view(len(like), 1, patches.blocks, -1)
     return out_of_blocks(samples, (*like.shape[2:], like.shape[1]), patches).movedim(-1, 1)
+
+
+class _FoldColumns(_Fold):
+    """A filter of C channels and T taps, as it lies in memory, is a matrix of n rows and C T / n columns, and its columns
+    are the interleaved blocks. D multiplies it from the left, and nothing is put into order; but with few columns this
+    product is slow.
+    """
+
+    @staticmethod
+    def forward(weight: Tensor, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
+        columns = product(root.mT.unsqueeze(1), _columns(weight, root, patches))
+        shift = product(columns.flatten(2), _column_means(mean, patches).mT)
+        return columns.view(weight.shape), shift.flatten()
+
+    @staticmethod
+    @backward_pass
+    def backward(ctx: Any, grad_weight: Tensor, grad_shift: Tensor) -> Gradients:
+        weight, mean, root = ctx.saved_tensors
+        patches, (of_weight, of_mean, of_root, _) = ctx.patches, ctx.needs_input_grad
+        grad, grad_shift = _columns(grad_weight, root, patches), grad_shift.view(len(root), -1, 1)
+        grad = torch.addcmul(grad.flatten(2), grad_shift, _column_means(mean, patches)).view_as(grad)
+        new_weight = product(root.unsqueeze(1), grad).view(weight.shape) if of_weight else None
+        if not (of_mean or of_root):  # where the running averages serve
+            return new_weight, None, None, None
+        columns = _columns(weight, root, patches)
+        of_blocks = product(grad_shift.mT, columns.flatten(2)).view(len(root), -1, patches.blocks).mT
+        new_mean = product(of_blocks if mean.shape[1] > 1 else of_blocks.sum(1, keepdim=True), root)
+        rows, grads = (t.movedim(2, 1).flatten(2) for t in (columns, grad))
+        return new_weight, new_mean, product(rows, grads.mT) if of_root else None, None
+
+
+def _column_means(mean: Tensor, patches: Patches) -> Tensor:
+    """As :func:`_means`, in the order of :func:`_columns`."""
+    return mean.expand(-1, patches.blocks, -1).mT.flatten(1).unsqueeze(1)
+
+
+def _columns(weight: Tensor, root: Tensor, patches: Patches) -> Tensor:
+    """The blocks of all filters as columns, shape (groups, filters, n, blocks)."""
+    return weight.reshape(len(root), -1, root.shape[-1], patches.blocks)

@@ -178,7 +178,7 @@ _opaque_product.register_autograd(_gradients, setup_context=_keep)
 @register_flop_formula(torch.ops.ndlib.product)
 def _operations(a_shape: torch.Size, b_shape: torch.Size, *_: Any, **__: Any) -> int:
     """Of a @ b, for ``torch.utils.flop_counter``: 2 for each product and its sum."""
-    return 2 * math.prod(a_shape) * b_shape[-1]
+    return 2 * math.prod(torch.broadcast_shapes(a_shape[:-2], b_shape[:-2])) * math.prod(a_shape[-2:]) * b_shape[-1]
 
 
 if private_torch.linear_pointwise is not None:

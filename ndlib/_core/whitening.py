@@ -147,9 +147,11 @@ class Deconvolution(nn.Module):
             return self.count.measures
         if not (inside or torch.compiler.is_compiling()):
             self.count.outside = True
-        guards.check_input(self, x, self.nonfinite)
         self.num_batches_tracked += 1
-        return self.count.advance(self.options)
+        measures = self.count.advance(self.options)
+        if measures:
+            guards.check_input(self, x, self.nonfinite)
+        return measures
 
     def batch_whitening(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and root of this batch, shapes as :meth:`whitening`, which enter the running averages."""
@@ -222,7 +224,9 @@ class Deconvolution(nn.Module):
             new_weight, new_bias = self._fold(weight.to(kind), bias, *found)
         new_weight = new_weight.to(weight.dtype)
         # In the plain weight's order of memory, by which a convolution chooses that of its output.
-        return new_weight.contiguous() if weight.is_contiguous() else new_weight, new_bias.to(weight.dtype)
+        last = not weight.is_contiguous()
+        new_weight = new_weight.movedim(1, -1).contiguous().movedim(-1, 1) if last else new_weight.contiguous()
+        return new_weight, new_bias.to(weight.dtype)
 
     def _fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`whitening` returned, and the weights, as one linear map."""

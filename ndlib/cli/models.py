@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..experiments.models import ARCHITECTURES, summary
-from ..experiments.models.blocks import VARIANTS
 
 __all__ = ["add_arguments", "run"]
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("archs", nargs="*", metavar="ARCH", help=f"one of {', '.join(ARCHITECTURES)} (default: all)")
     parser.add_argument(
         "--variant",
-        choices=VARIANTS,
+        choices=summary.VARIANTS,
         default="paper",
         help="which layers are deconvolved: those of the authors' code, or all",
     )

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             argument |= {"type": TYPES[str(f.type)].given, "choices": choices_of(f) or None}
             argument |= {"required": True} if f.default is MISSING else {"default": f.default}
-        parser.add_argument(about.get("flag", "--" + f.name.replace("_", "-")), **argument)
+        flag = about.get("flag", "--" + f.name.replace("_", "-"))
+        parser.add_argument(flag, *about.get("aliases", ()), **argument)
     parser.add_argument("--device", type=a_device, default="cpu", help="cpu or cuda")
     parser.add_argument("--ledger", type=Path, help="JSON lines file to add to (default: data/results/DATASET.jsonl)")
     parser.add_argument("--resume", action="store_true", help="continue this run where it was interrupted, if it was")

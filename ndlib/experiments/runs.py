@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._core.options import parse_option
+from .._core.options import RECOMMENDED, parse_option
 from ..conversion import convert, convert_pretrained
 from ..files import cache_folder, path
 from . import ledger, models
@@ -200,12 +200,13 @@ def _deconvolved_start(settings: Settings, images: Tensor) -> tuple[nn.Module, s
         raise ValueError("{} is {} of width {:g}, not {} of width {:g}".format(settings.start, *found, *wanted))
     change = record["method"], settings.method
     if change in (("bn", "nd"), ("none", "nd")):
-        if settings.variant != "uniform":
-            raise ValueError("a trained network is deconvolved uniformly; add the variant uniform")
+        if settings.variant == "paper":
+            raise ValueError("a trained network is deconvolved uniformly; add the variant uniform or recommended")
+        options = (dict(RECOMMENDED) if settings.variant == "recommended" else {}) | settings.options
         if settings.keep == "weights":
-            trained, _ = convert(trained, **settings.options)
+            trained, _ = convert(trained, **options)
         else:
-            trained, _ = convert_pretrained(trained, images, **settings.options)
+            trained, _ = convert_pretrained(trained, images, **options)
     elif change[0] != change[1]:
         raise ValueError("{} has the form {}; no {} can be made of it".format(settings.start, *change))
     return trained, record["dataset"]

@@ -108,7 +108,10 @@ class Settings(Hyperparameters):
     arch: str = _setting("network to train; ndlib models lists them", "vgg-small", choices="models.ARCHITECTURES")
     width: float = _setting("factor on the number of hidden channels", 1.0)
     variant: str = _setting(
-        "which layers are deconvolved: those of the authors' code, or all", "paper", choices="models.VARIANTS"
+        "deconvolution as in the authors' code, in all convolutions, or in all with the recommended options",
+        "paper",
+        choices="models.VARIANTS",
+        aliases=("--preset",),
     )
     options: dict[str, Any] = field(
         default_factory=dict,

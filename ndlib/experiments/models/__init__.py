@@ -14,8 +14,9 @@ Forms (``method``):
 * ``kronecker``: as ``nd``, but channels and pixels of the patches are whitened apart.
 
 Variants of the two deconvolved forms: ``paper`` deconvolves what the authors' code deconvolves, with its exceptions,
-which the docstring of each architecture names; ``uniform`` deconvolves every convolution with the same defaults. One
-exception is left out of both: most of the authors' networks freeze the running averages of the first layer in cycles
+which the docstring of each architecture names; ``uniform`` deconvolves every convolution with the same defaults;
+``recommended`` is what ``ndlib.convert(net, **ndlib.RECOMMENDED)`` makes of the network with batch normalisation. One
+exception is left out of all: most of the authors' networks freeze the running averages of the first layer in cycles
 (101 training steps measured, 899 not); here that layer measures every step.
 """
 
@@ -135,7 +136,7 @@ def build(
         size: side of the pictures in pixels. None: that of the data set the architecture was published for. Only the
             perceptrons need it; of the others it checks that the network can take such pictures.
         width: factor on the number of channels of every hidden layer; where it is not 1 they are multiples of 8.
-        variant: where deconvolution stands: ``"paper"`` or ``"uniform"``.
+        variant: where deconvolution stands: ``"paper"``, ``"uniform"`` or ``"recommended"``.
         options: of every deconvolved convolution, such as ``{"block_size": 16}``; they replace what the architecture
             has. ``"bn-frozen"`` takes ``eps``, ``block_size`` and ``grouping`` only, ``"bn"`` the ``momentum`` of its
             running averages.
@@ -164,6 +165,8 @@ def build(
         raise ValueError(f"width must be {wanted}, got {width:g}")
     if architecture.torchvision and channels != 3:
         raise ValueError(f"{arch} takes pictures of 3 channels, got channels={channels}")
+    if variant == "recommended" and (architecture.flat or method == "kronecker"):
+        raise ValueError(f"the recommended setting is that of convolutions: {arch} has none as {method!r}")
     side = architecture.size if size is None else size
     if side < architecture.smallest:
         raise ValueError(f"{arch} needs pictures of at least {architecture.smallest} pixels a side, got size={side}")

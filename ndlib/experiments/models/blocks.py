@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ...functional import inverse_sqrt
+from ..._core.options import RECOMMENDED
 from ...layers import DeconvConv2d, DeconvLinear
 from ..baselines import KroneckerConv2d, refuse_options
 
 __all__ = ["METHODS", "VARIANTS", "Classifier", "FrozenConv2d", "Layers", "Overrides", "SqueezeExcitation"]
 
 METHODS = ("none", "bn", "nd", "nd-first", "bn-frozen", "kronecker")
-VARIANTS = ("paper", "uniform")
+VARIANTS = ("paper", "uniform", "recommended")
 CHUNK = 500  # pictures measured at a time
 
 Overrides = dict[str, Any]  # options of a layer that differ from its defaults
@@ -77,7 +78,8 @@ class Layers:
             of it; ``"nd-first"`` and ``"bn-frozen"``, the first convolution on whitened patches (of the batch, or of
             the training images), batch normalisation everywhere else; ``"kronecker"``, as ``"nd"``, but channels and
             pixels whitened apart, the same way in every variant.
-        variant: ``"paper"``, with the exceptions of the authors' code, or ``"uniform"``, all convolutions alike.
+        variant: ``"paper"``, with the exceptions of the authors' code, ``"uniform"``, all convolutions alike, or
+            ``"recommended"``, all convolutions and the classifier as ``ndlib.RECOMMENDED`` has them.
         options: of every deconvolved convolution; they replace what the variant has.
         width: factor on the number of channels of every hidden layer.
 
@@ -105,6 +107,11 @@ class Layers:
     @property
     def paper(self) -> bool:
         return self.variant == "paper"
+
+    @property
+    def recommended(self) -> Overrides:
+        """What the variant sets in every deconvolved convolution."""
+        return dict(RECOMMENDED) if self.variant == "recommended" else {}
 
     def scaled(self, channels: int) -> int:
         """So many channels at this width: at a width other than 1 a multiple of 8, which blocks divide."""
@@ -135,7 +142,7 @@ class Layers:
     ) -> nn.Module:
         every: Overrides = {"bias": kind != "bn"} | arguments
         if kind == "nd":
-            every |= (exception or {} if self.paper else {}) | self.options
+            every |= (exception or {} if self.paper else {}) | self.recommended | self.options
             return DeconvConv2d(before, after, kernel_size, **every)
         if kind == "kronecker":
             return KroneckerConv2d(before, after, kernel_size, **every | self.options)
@@ -158,7 +165,9 @@ class Layers:
 
     def head(self, features: int, classes: int) -> nn.Module:
         """The classifier: whitened where all convolutions are, plain otherwise."""
-        return DeconvLinear(features, classes) if self.method in ("nd", "kronecker") else nn.Linear(features, classes)
+        if self.method not in ("nd", "kronecker"):
+            return nn.Linear(features, classes)
+        return DeconvLinear(features, classes, **{k: v for k, v in self.recommended.items() if k != "block_size"})
 
 
 class Classifier(nn.Module):

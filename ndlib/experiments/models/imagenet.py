@@ -116,7 +116,7 @@ def _as(layers: Layers, net: nn.Module, exceptions: dict[str, Overrides]) -> nn.
     if layers.method == "bn":
         return net
     norms = {name: copy.deepcopy(m) for name, m in net.named_modules() if name.endswith("downsample.1")}
-    net, _ = convert(net, inplace=True, **layers.options)
+    net, _ = convert(net, inplace=True, **layers.recommended | layers.options)
     if layers.paper:
         instead: dict[nn.Module, nn.Module] = {net.get_submodule(name): norm for name, norm in norms.items()}
         for name, exception in exceptions.items():

@@ -22,11 +22,14 @@ from ...layers import DeconvConv2d, Deconvolution
 from .. import ledger
 from ..operations import forward_operations, whitening_operations
 from . import ARCHITECTURES, build, one_of
-from .blocks import METHODS, VARIANTS
+from .blocks import METHODS
 
 __all__ = ["Summary", "describe_architecture", "exceptions", "list_architectures", "net_sizes", "on_meta", "pictures"]
 
 BATCH = 128
+
+
+VARIANTS = ("paper", "uniform")  # "recommended" deconvolves the layers of "uniform"
 
 
 @dataclass(frozen=True)
