@@ -318,10 +318,11 @@ def test_whiteness_of_known_spectra():
     torch.testing.assert_close(whiteness(torch.diag(torch.tensor([1.0, 3.0]))), torch.tensor(0.8))
 
 
+@pytest.mark.parametrize("n_blocks", [3, 16])  # as rows, and as columns
 @pytest.mark.parametrize("grouping", ["interleaved", "contiguous"])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_folded_weights_do_what_whitening_first_does(grouping, groups):
-    n_blocks, width = 3, 4
+def test_folded_weights_do_what_whitening_first_does(grouping, groups, n_blocks):
+    width = 4
     columns = n_blocks * width
     x = random(20, groups * columns)
     weight, bias = random(6, columns, seed=1), random(6, seed=2)
@@ -335,11 +336,34 @@ def test_folded_weights_do_what_whitening_first_does(grouping, groups):
         torch.testing.assert_close(part @ new_weight[out].T + new_bias[out], white @ weight[out].T + bias[out])
 
 
-def test_folding_multiplies_the_root_from_the_side_of_the_input():
+@pytest.mark.parametrize("n_blocks", [1, 16])
+def test_folding_multiplies_the_root_from_the_side_of_the_input(n_blocks):
     """D is symmetric, so a transposed D is told from D only by a matrix that is not: fold must not transpose."""
     d = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
-    weight, _ = fold_weights(torch.tensor([[1.0, 1.0]]), None, torch.zeros(1, 2), d[None])
-    assert weight.tolist() == [[1.0, 3.0]]
+    weight, _ = fold_weights(torch.ones(1, 2 * n_blocks), None, torch.zeros(1, 2), d[None], n_blocks=n_blocks)
+    assert weight.tolist() == [n_blocks * [1.0] + n_blocks * [3.0]]
+
+
+@pytest.mark.parametrize("own_means", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_many_blocks_fold_with_the_gradients_of_few(groups, layout, own_means):
+    """Blocks as columns against autograd through the definition: cut, multiply, join."""
+    n_blocks, n = 16, 2 * 4
+    weight = random(6, 2 * n_blocks, 2, 2).to(memory_format=layout).requires_grad_()
+    mean = random(groups, n_blocks if own_means else 1, n, seed=1).requires_grad_()
+    root = random(groups, n, n, seed=2).requires_grad_()
+    rows = split_columns(weight.flatten(1).view(groups, 6 // groups, -1), n_blocks)  # (groups, blocks, filters, n)
+    white = rows @ root.unsqueeze(1)
+    wanted = join_columns(white).reshape(weight.shape), -(white @ mean.unsqueeze(-1)).sum(1).flatten()
+    found = fold_weights(weight, torch.zeros(6).to(weight), mean, root, n_blocks=n_blocks)
+    up = random(*weight.shape, seed=3), random(6, seed=4)
+    for ours, theirs in zip(
+        (*found, *torch.autograd.grad(found, (weight, mean, root), up)),
+        (*wanted, *torch.autograd.grad(wanted, (weight, mean, root), up)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (1, 1), (3,)], ids=str)
