@@ -12,10 +12,11 @@ from torch import nn
 
 import ndlib
 from ndlib import DeconvConv2d, cli
-from ndlib.experiments import baselines, benchmark, models, operations
+from ndlib.experiments import baselines, benchmark, models, operations, step_times
 from ndlib.experiments.baselines import KroneckerConv2d, Straightforward, rebuilt
 from ndlib.experiments.operations import predicted_operations
 from ndlib.experiments.timing import interleaved, ratio, saved_bytes, spread
+from ndlib.layers import Deconvolution
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
 
@@ -38,6 +39,32 @@ def test_ratio_is_taken_round_by_round():
 def test_price_divides_by_one_time_of_bn_and_bounds_by_both_quartiles():
     record = {"seconds": {"BN": [2.0, 1.0, 4.0], "ND": [6.0, 5.0, 8.0]}}  # median, quartiles
     assert benchmark.price(record, "ND") == (3.0, 5 / 4, 8.0)
+
+
+def test_the_price_is_that_of_a_whole_cycle(monkeypatch):
+    """Of 16 steps one measures: 31 and 15 times 2 make 61 sixteenths, beside 4 of BN and 3 of no normalisation."""
+    seconds = {"BN": [4.0], "BN again": [4.2], "no normalisation": [3.0], "measured": [31.0], "between": [2.0]}
+    monkeypatch.setattr(step_times, "interleaved", lambda actions, rounds: {name: seconds[name] for name in actions})
+    found = step_times.time_price("vgg-small", width=0.1, batch_size=2, rounds=1)["ratios"]
+    medians = {name: ratio.median for name, ratio in found.items()}
+    cycle = (31 + 15 * 2) / 16
+    assert medians == pytest.approx(
+        {
+            "recommended of BN": cycle / 4,
+            "added to no normalisation": (cycle - 3) / 3,
+            "BN again of BN": 1.05,
+            "BN of no normalisation": 4 / 3,
+        }
+    )
+
+
+def test_the_priced_layer_measures_every_second_step_that_is_timed(monkeypatch):
+    measured = []
+    begins = Deconvolution.begins_measured_step
+    monkeypatch.setattr(Deconvolution, "begins_measured_step", lambda *a: measured.append(begins(*a)) or measured[-1])
+    step_times.time_price("vgg-small", width=0.1, batch_size=2, rounds=2)
+    layers = len(measured) // 6  # 3 rounds with the warm-up, of two steps
+    assert measured == 3 * (layers * [True] + layers * [False])
 
 
 def test_saved_bytes_equal_a_count_by_hand():
@@ -72,7 +99,7 @@ def test_counted_calls_equal_a_count_by_hand():
 
 def test_nd_step_has_fewer_launches_than_as_published():
     calls = {
-        kind: operations.launches(lambda kind=kind: benchmark.network("vgg-small", kind), batch_size=8)
+        kind: operations.launches(lambda kind=kind: step_times.network("vgg-small", kind), batch_size=8)
         for kind in ("BN", "ND", "as published")
     }
     # Five times convolution, batch normalisation, its count, relu, and back; poolings, classifier and loss.
@@ -190,8 +217,9 @@ def test_measure_records_and_prints_each_measurement(tmp_path):
     file = tmp_path / "new" / "b.jsonl"
     printed = list(benchmark.measure(**settings, file=file, command="c"))
     records = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [r["what"] for r in records] == ["step", "stages", "folded inference"]
-    step, stages, inference = records
+    assert [r["what"] for r in records] == ["price", "step", "stages", "folded inference"]
+    price, step, stages, inference = records
+    assert "at most 1.00" in printed[0] and price["ratios"]["BN again of BN"][0] > 0
     assert benchmark.price(step, "BN").median == 1
     assert step["bytes"]["as published"] > step["bytes"]["ND"]
     net = models.build("vgg-small", method="nd", classes=10, width=0.5)
@@ -203,8 +231,8 @@ def test_measure_records_and_prints_each_measurement(tmp_path):
     for record, text in zip(records, printed, strict=True):
         assert record["command"] == "c" and record["device"].startswith("cpu")
         assert text.startswith(record["what"])
-    assert "times BN" in printed[0]
-    assert benchmark.latest(file, "stages", "vgg-small", width=0.5) == records[1]
+    assert "times BN" in printed[1] and "BN again" in printed[1] and "no normalisation" in printed[1]
+    assert benchmark.latest(file, "stages", "vgg-small", width=0.5) == stages
     with pytest.raises(LookupError, match="python -m ndlib bench vgg-small makes one"):
         benchmark.latest(file, "stages", "vgg-small")
     with pytest.raises(LookupError, match="python -m ndlib bench vgg16 makes one"):

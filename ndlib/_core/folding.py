@@ -104,9 +104,10 @@ def _unfilters(rows: Tensor, like: Tensor, patches: Patches) -> Tensor:
 
 
 class _FoldColumns(_Fold):
-    """A filter of C channels and T taps, as it lies in memory, is a matrix of n rows and C T / n columns, and its columns
-    are the interleaved blocks. D multiplies it from the left, and nothing is put into order; but with few columns this
-    product is slow.
+    """A filter of C channels and T taps, as it lies in memory, is a matrix of n rows and C T / n columns.
+
+    These columns are the interleaved blocks. D multiplies them from the left, and nothing is put into order; but with
+    few columns this product is slow.
     """
 
     @staticmethod

@@ -7,181 +7,47 @@ ratio, with the bounds that the quartiles give it.
 from __future__ import annotations
 
 import json
-import warnings
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._core.counting import WARM_UP
 from ..conversion import to_plain
 from ..functional import fold_weights
-from ..layers import DeconvConv2d, Deconvolution
-from .baselines import official, straightforward
+from ..layers import DeconvConv2d
+from .baselines import straightforward
 from .ledger import append_line
 from .models import build
 from .operations import STAGES, inputs_of, predicted_operations
 from .provenance import provenance
-from .timing import Action, Spread, interleaved, ratio, saved_bytes, spread
+from .step_times import (
+    CHANCE,
+    TARGETS,
+    Measurement,
+    Networks,
+    as_trained,
+    networks,
+    pictures,
+    quietly,
+    spreads,
+    time_price,
+    time_steps,
+)
+from .timing import Action, Spread, interleaved, ratio, spread
 
 __all__ = [
-    "KINDS",
-    "Measurement",
-    "Networks",
     "describe_measurement",
     "form_of",
     "latest",
     "layer_actions",
     "measure",
-    "network",
-    "networks",
     "price",
     "time_folded_inference",
     "time_stages",
-    "time_steps",
-    "training_step",
 ]
-
-Networks = dict[str, Callable[[], nn.Module]]
-Measurement = dict[str, Any]
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the warning of few rows, which small batches bring with them and which speed does not depend on."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*rows for a covariance")
-        yield
-
-
-KINDS: dict[str, dict[str, Any]] = {
-    "BN": {"method": "bn"},
-    "ND": {"method": "nd"},
-    "ND, block 32": {"method": "nd", "options": {"block_size": 32}},
-    "ND, block 16": {"method": "nd", "options": {"block_size": 16}},
-    "ND, block 16, every 4th": {"method": "nd", "options": {"block_size": 16, "update_every": 4}},
-    "ND, root detached": {"method": "nd", "options": {"detach_root": True}},
-    "ND, frozen": {"method": "nd", "options": {"freeze_after": 1}},  # what update_every pays between updates
-    "ND, Kronecker": {"method": "kronecker"},
-    "ND first, then BN": {"method": "nd-first"},
-}
-
-
-def network(arch: str, kind: str, checkout: Path | None = None, width: float = 1.0) -> nn.Module:
-    """One of :func:`networks`: one of ``KINDS``, else "as published", or the authors' if there is a checkout.
-
-    >>> type(network("vgg-small", "as published", width=0.1).features[0]).__name__
-    'Straightforward'
-    """
-    with _quietly():
-        if kind in KINDS:
-            return build(arch, classes=10, width=width, **KINDS[kind])
-        plain = build(arch, method="nd", classes=10, width=width)
-        return straightforward(plain) if checkout is None else official(plain, checkout)
-
-
-def networks(arch: str, checkout: Path | None = None, width: float = 1.0) -> Networks:
-    """What is compared for one architecture: BN, ND and its cheaper modes, and the published algorithm done plainly.
-
-    Also the authors' own layers if there is a checkout of their repository. Functions that make them.
-
-    >>> [kind for kind in networks("vgg-small") if kind not in KINDS]
-    ['as published']
-    """
-    kinds = [*KINDS, "as published"]
-    made: Networks = {kind: lambda kind=kind: _as_trained(network(arch, kind, width=width)) for kind in kinds}  # type: ignore[misc]
-    if checkout is not None:
-        made["the authors' layer"] = lambda: network(arch, "the authors' layer", checkout, width)
-    return made
-
-
-def _as_trained(model: nn.Module) -> nn.Module:
-    """Channels last in memory, as ``training.fit`` has a network; the weights of the authors' layer cannot lie so."""
-    return model.to(memory_format=torch.channels_last)
-
-
-def training_step(model: nn.Module, x: Tensor, labels: Tensor) -> Action:
-    """A step of SGD on one batch, as a function without arguments.
-
-    >>> net = nn.Linear(2, 2)
-    >>> before = net.weight.detach().clone()
-    >>> training_step(net, torch.ones(4, 2), torch.zeros(4, dtype=torch.long))()
-    >>> torch.equal(net.weight, before)
-    False
-    """
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    model.train()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), labels).backward()
-        optimizer.step()
-
-    return step
-
-
-def time_steps(kinds: Networks, *, batch_size: int = 128, rounds: int = 5, device: str = "cpu") -> Measurement:
-    """Time and memory of a training step of some networks, each in turns with BN, on 32 x 32 pictures.
-
-    A pair at a time: with more networks in a process, memory is found in another state than a training run finds it in,
-    and batch normalisation, which writes most, takes up to a third less time.
-
-    >>> make = lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    >>> list(time_steps({"BN": make, "another": make}, batch_size=2, rounds=1)["seconds"])
-    ['BN', 'another']
-    """
-    torch.manual_seed(0)
-    x, labels = _pictures(batch_size, device), torch.randint(10, (batch_size,), device=device)
-    taken: dict[str, list[float]] = {"BN": []}
-    memory: dict[str, int] = {}
-    for kind in kinds:
-        if kind == "BN":
-            continue
-        pair = {name: kinds[name]().to(device) for name in ("BN", kind)}
-        every = {name: _begin_amortising(model) for name, model in pair.items()}
-        with _quietly():
-            actions = {name: _repeated(training_step(model, x, labels), every[name]) for name, model in pair.items()}
-            found = interleaved(actions, rounds, device=device)
-            memory |= {name: _memory(model, x, labels, device) for name, model in pair.items()}
-        seconds = {name: [s / every[name] for s in values] for name, values in found.items()}
-        taken["BN"] += seconds["BN"]
-        taken[kind] = seconds[kind]
-    return {
-        "batch_size": batch_size,
-        "rounds": rounds,
-        "seconds": {name: spread(values) for name, values in taken.items()},
-        "bytes": memory,
-    }
-
-
-def _pictures(batch_size: int, device: str) -> Tensor:
-    """Random ones, channels last in memory, as ``training.fit`` has them: all networks are faster so, and BN most."""
-    return torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
-
-
-def _begin_amortising(model: nn.Module) -> int:
-    """Have the warm-up of ``update_every`` behind it; how many steps then make a cycle."""
-    layers = [m for m in model.modules() if isinstance(m, Deconvolution)]
-    for layer in layers:
-        layer.restart(WARM_UP)
-    return max((layer.options.update_every for layer in layers), default=1)
-
-
-def _repeated(action: Action, times: int) -> Action:
-    return lambda: [action() for _ in range(times)]
-
-
-def _memory(model: nn.Module, x: Tensor, labels: Tensor, device: str) -> int:
-    """Bytes kept for the backward pass; on a GPU the peak of what is allocated during a step."""
-    if torch.device(device).type != "cuda":
-        return saved_bytes(model, lambda: F.cross_entropy(model(x), labels))
-    torch.cuda.reset_peak_memory_stats(device)
-    F.cross_entropy(model(x), labels).backward()
-    return torch.cuda.max_memory_allocated(device)
 
 
 def layer_actions(layer: DeconvConv2d, x: Tensor) -> dict[str, Action]:
@@ -223,11 +89,11 @@ def time_stages(
     ['convolution', 'statistics', 'root', 'folding']
     """
     torch.manual_seed(0)
-    x = _pictures(batch_size, device)
+    x = pictures(batch_size, device)
     seconds: dict[str, dict[str, list[float]]] = {"ours": {}, "as published": {}}
     operations = dict.fromkeys(STAGES, 0.0)
-    with _quietly():
-        model = _as_trained(build(arch, method="nd", classes=10, width=width)).to(device)
+    with quietly():
+        model = as_trained(build(arch, method="nd", classes=10, width=width)).to(device)
         for layer, seen in inputs_of(model, x).values():
             for stage, count in predicted_operations(layer, tuple(seen.shape)).items():
                 operations[stage] += count
@@ -259,8 +125,8 @@ def time_folded_inference(
     True
     """
     torch.manual_seed(0)
-    x = _pictures(batch_size, device)
-    with _quietly():
+    x = pictures(batch_size, device)
+    with quietly():
         folded = to_plain(build(arch, method="nd", classes=10, width=width).to(device).eval())
     plain = build(arch, method="none", classes=10, width=width).to(device).eval()
     if form_of(folded) != form_of(plain):
@@ -270,7 +136,7 @@ def time_folded_inference(
     return {
         "batch_size": batch_size,
         "rounds": rounds,
-        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "seconds": spreads(seconds),
         "ratio_to_plain": ratio(seconds, "folded", "plain"),
     }
 
@@ -320,6 +186,7 @@ def measure(
     """
     chosen: dict[str, Any] = {"batch_size": batch_size, "rounds": rounds, "device": device}
     measurements: dict[str, Callable[[str], Measurement]] = {
+        "price": lambda arch: time_price(arch, width=width, batch_size=batch_size, rounds=rounds),
         "step": lambda arch: time_steps(networks(arch, checkout, width), **chosen),
         "stages": lambda arch: time_stages(arch, width=width, **chosen),
         "folded inference": lambda arch: time_folded_inference(arch, width=width, **chosen),
@@ -388,6 +255,8 @@ def describe_measurement(record: Measurement) -> str:
     lines[0] += f", {record['rounds']} rounds, {record['device']}"
     if record["what"] in ("step", "compiled"):
         lines += _step_lines(record)
+    elif record["what"] == "price":
+        lines += _price_lines(record)
     elif record["what"] == "stages":
         lines += _stage_lines(record)
     else:
@@ -405,6 +274,16 @@ def _step_lines(record: Measurement) -> Iterator[str]:
         kept, of_bn = record["bytes"][name] / 1e6, record["bytes"][name] / record["bytes"]["BN"]
         milliseconds = 1000 * record["seconds"][name][0]
         yield f"  {name:22}{median:10.2f}{low:8.2f} -{high:6.2f}{milliseconds:12.0f}{kept:10.0f}{of_bn:10.2f}"
+
+
+def _price_lines(record: Measurement) -> Iterator[str]:
+    for name, (median, low, high) in record["ratios"].items():
+        limit = TARGETS.get(name, math.inf)
+        target = f", at most {limit:.2f}: {'met' if median <= limit else 'missed'}" if name in TARGETS else ""
+        yield f"  {name:28}{median:8.3f}{low:10.3f} -{high:6.3f}{target}"
+    again = record["ratios"]["BN again of BN"][0]
+    if not CHANCE[0] <= again <= CHANCE[1]:
+        yield f"  BN again took {again:.3f} times BN's time: chance weighs too much here, measure again"
 
 
 def _stage_lines(record: Measurement) -> Iterator[str]:

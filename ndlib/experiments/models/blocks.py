@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...functional import inverse_sqrt
 from ..._core.options import RECOMMENDED
+from ...functional import inverse_sqrt
 from ...layers import DeconvConv2d, DeconvLinear
 from ..baselines import KroneckerConv2d, refuse_options
 
