@@ -109,6 +109,21 @@ def test_nd_step_has_fewer_launches_than_as_published():
     assert calls["ND"] < 6 * 120
 
 
+def test_launches_are_the_mean_of_a_cycle_and_few_for_the_recommended_layer():
+    measured, between, mean = (
+        operations.launches(lambda every=every, last=last: _recommended(every, last), batch_size=8)
+        for every, last in ((1, None), (1, 1), (4, None))
+    )
+    # A step that measures and is followed by one that does not also takes the root of its averages.
+    assert between < measured < 4 * mean - 3 * between < 2 * measured
+    assert operations.launches(lambda: step_times.network("resnet18", "ND, recommended")) <= 600
+
+
+def _recommended(every, last):
+    options = {**ndlib.RECOMMENDED, "update_every": every, "freeze_after": last}
+    return nn.Sequential(DeconvConv2d(3, 16, 3, **options), nn.Flatten(), nn.Linear(16 * 30 * 30, 10))
+
+
 LAYERS = {
     "one block": ((12, 6, 3), {"padding": 1}, (6, 12, 20, 20)),
     "two blocks": ((16, 6, 3), {"padding": 1, "block_size": 8}, (6, 16, 20, 20)),

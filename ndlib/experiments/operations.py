@@ -11,10 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._core.counting import WARM_UP
 from .._core.private_torch import TorchDispatchMode
-from ..layers import ChannelDeconv, DeconvConv2d, DeconvLinear
+from ..layers import ChannelDeconv, DeconvConv2d, DeconvLinear, Deconvolution
 
-__all__ = ["STAGES", "forward_operations", "inputs_of", "launches", "predicted_operations", "whitening_operations"]
+__all__ = [
+    "STAGES",
+    "begin_cycle",
+    "forward_operations",
+    "inputs_of",
+    "launches",
+    "predicted_operations",
+    "whitening_operations",
+]
 
 STAGES = ("convolution", "statistics", "root", "folding")
 
@@ -131,22 +140,37 @@ class _Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def launches(make: Callable[[], nn.Module], *, batch_size: int = 128) -> int:
+def launches(make: Callable[[], nn.Module], *, batch_size: int = 128) -> float:
     """Operators that a training step (without the optimiser's) of a network for 32x32 colour pictures issues.
 
-    That is about the number of kernels that a GPU is asked to start one by one, whatever their size. Counted on the
-    meta device, where the layers take the way that they take on a GPU and nothing is computed.
+    With ``update_every`` the mean over a whole cycle of steps after the warm-up. That is about the number of kernels
+    that a GPU is asked to start one by one, whatever their size. Counted on the meta device, where the layers take the
+    way that they take on a GPU and nothing is computed.
 
     Args:
         make: makes the network, ten classes.
 
     >>> launches(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))  # product, loss, and their gradients
-    8
+    8.0
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rows for a covariance")
         model = make()
         x, labels = torch.empty(batch_size, 3, 32, 32), torch.empty(batch_size, dtype=torch.long)
+        every = begin_cycle(model)
         with _Calls() as calls:
-            F.cross_entropy(model(x), labels).backward()
-    return calls.number
+            for _ in range(every):
+                F.cross_entropy(model(x), labels).backward()
+    return calls.number / every
+
+
+def begin_cycle(model: nn.Module) -> int:
+    """Have the warm-up of ``update_every`` behind it; how many steps then make a cycle.
+
+    >>> begin_cycle(DeconvConv2d(3, 4, 3, update_every=4)), begin_cycle(nn.Linear(2, 2))
+    (4, 1)
+    """
+    layers = [m for m in model.modules() if isinstance(m, Deconvolution)]
+    for layer in layers:
+        layer.restart(WARM_UP)
+    return max((layer.options.update_every for layer in layers), default=1)

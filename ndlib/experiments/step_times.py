@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._core.counting import WARM_UP
-from ..layers import Deconvolution
 from .baselines import official, straightforward
 from .models import ARCHITECTURES, build
+from .operations import begin_cycle
 from .timing import Action, Spread, interleaved, ratio, saved_bytes, spread
 
 __all__ = [
@@ -142,7 +141,7 @@ def time_steps(kinds: Networks, *, batch_size: int = 128, rounds: int = 5, devic
         if kind == "BN":
             continue
         pair = {name: kinds[name]().to(device) for name in ("BN", kind)}
-        every = {name: _begin_amortising(model) for name, model in pair.items()}
+        every = {name: begin_cycle(model) for name, model in pair.items()}
         with quietly():
             actions = {name: _repeated(training_step(model, x, labels), every[name]) for name, model in pair.items()}
             found = interleaved(actions, rounds, device=device)
@@ -183,11 +182,11 @@ def time_price(arch: str, *, width: float = 1.0, batch_size: int = 128, rounds: 
         between = steps.pop("ND, recommended")  # what follows a measured step is not measured
 
         def measured() -> None:
-            _begin_amortising(recommended)
+            begin_cycle(recommended)
             between()
 
         seconds = interleaved(steps | {"measured": measured, "between": between}, rounds)
-    every = _begin_amortising(recommended)
+    every = begin_cycle(recommended)
     pairs = zip(seconds["measured"], seconds["between"], strict=True)
     cycle = [(m + (every - 1) * u) / every for m, u in pairs]
     seconds["recommended"] = cycle
@@ -221,14 +220,6 @@ def pictures(batch_size: int, device: str, side: int = 32) -> Tensor:
     torch.Size([2, 3, 32, 32])
     """
     return torch.randn(batch_size, 3, side, side, device=device).to(memory_format=torch.channels_last)
-
-
-def _begin_amortising(model: nn.Module) -> int:
-    """Have the warm-up of ``update_every`` behind it; how many steps then make a cycle."""
-    layers = [m for m in model.modules() if isinstance(m, Deconvolution)]
-    for layer in layers:
-        layer.restart(WARM_UP)
-    return max((layer.options.update_every for layer in layers), default=1)
 
 
 def _repeated(action: Action, times: int) -> Action:
