@@ -2,9 +2,11 @@
 
     import ndlib
 
-    model, report = ndlib.convert(model)    # every convolution whitens its input, batch normalisation goes
-    ...                                     # train as before
-    plain = ndlib.to_plain(model.eval())    # a plain network with the same outputs
+    model, report = ndlib.convert(model, **ndlib.RECOMMENDED)    # every convolution whitens its input
+    ...                                                          # train as before
+    plain = ndlib.to_plain(model.eval())                         # a plain network with the same outputs
+
+``RECOMMENDED`` is a mapping of options; without it the layers are the published ones.
 
 The method stands in this folder: ``functional`` (the mathematics), ``layers``, ``conversion``, ``averages``,
 ``diagnostics``, and ``_core``, what they are built from. It needs torch and NumPy alone. The wings serve the book:

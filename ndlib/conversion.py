@@ -62,7 +62,8 @@ def convert(
             the layer that is returned then shares its weights.)
         linear_block_size: features of the classifier that are whitened together.
         options: of all layers, see :class:`.DeconvConv2d`; ``block_size`` and ``sampling_stride`` are those of the
-            convolutions.
+            convolutions. ``**ndlib.RECOMMENDED`` is the setting to begin with; without options the layers are the
+            published ones.
 
     Returns:
         The network and a :class:`.Report` of what was converted, dropped or kept, and why.
