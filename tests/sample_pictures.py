@@ -2,7 +2,7 @@
 
 import torch
 
-from ndlib.pictures import folders, kernels
+from ndlib.pictures import kernels, reading
 from ndlib.pictures.image_statistics import picture_statistics
 
 
@@ -19,7 +19,7 @@ def assert_equal_statistics(ours, wanted, atol=0.0):
 
 def sum_of(folder, names, size=None):
     """The statistics of these files of a folder, without :func:`ndlib.pictures.folders.collect`."""
-    first, *rest = (picture_statistics(folders.read_picture(folder / name, size)) for name in names)
+    first, *rest = (picture_statistics(reading.read_picture(folder / name, size)) for name in names)
     return sum(rest, start=first)
 
 

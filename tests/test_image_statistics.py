@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_pictures import tilted_noise
 
-from ndlib.pictures import kernels, photographs
+from ndlib.pictures import image_statistics, kernels, photographs
 from ndlib.pictures.image_statistics import LAG, SPACES, Statistics, autocovariance, in_space, picture_statistics
 
 FEW = settings(max_examples=8, deadline=None)
@@ -39,6 +39,15 @@ def test_picture_statistics_equal_a_loop_over_pairs(channels, height, width, see
         np.testing.assert_allclose(ours.products[at], first @ second.T, atol=1e-10, rtol=0)
         first, second = (taps.numpy() for taps in pairs(centred, dy, dx))
         np.testing.assert_allclose(ours.own[at], first @ second.T, atol=1e-10, rtol=0)
+
+
+def test_strips_of_a_picture_add_up(monkeypatch):
+    x = tilted_noise(3, 61, 40)
+    whole = picture_statistics(x)
+    monkeypatch.setattr(image_statistics, "PIXELS", 40 * 17)
+    strips = picture_statistics(x)
+    for part in ("extent", "sums", "products", "own"):
+        torch.testing.assert_close(getattr(strips, part), getattr(whole, part), atol=1e-10, rtol=0)
 
 
 @pytest.fixture(scope="module")

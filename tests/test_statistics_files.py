@@ -9,7 +9,7 @@ import torch
 from sample_pictures import assert_equal_statistics, luminance_kernel, sum_of
 
 from ndlib import files
-from ndlib.pictures import folders, statistics_files
+from ndlib.pictures import folders, reading, statistics_files
 from ndlib.pictures.image_statistics import Statistics, autocovariance, in_space
 
 
@@ -65,7 +65,7 @@ def test_imagenet_statistics_are_those_of_the_pictures(imagenet, tmp_path):
     folder = os.environ.get("NDLIB_IMAGES")
     if not folder:
         pytest.skip("NDLIB_IMAGES does not name the folder of the 1,000 ImageNet samples")
-    names = folders.pictures_in(Path(folder))
+    names = reading.pictures_in(Path(folder))
     assert len(names) == 1000
     for size, shipped in ((None, imagenet.total), (56, imagenet.rescaled[56])):
         fresh = sum_of(Path(folder), names, size)

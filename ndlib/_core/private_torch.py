@@ -16,6 +16,7 @@ __all__ = [
     "HOOKS",
     "current_graph_task_id",
     "in_backward",
+    "int8_product",
     "linear_pointwise",
     "note_in_state",
     "pass_hooks",
@@ -27,6 +28,12 @@ __all__ = [
 # Called as linear_pointwise(a, b, None, "none", [], "") it returns a @ b'. None where torch has none.
 linear_pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
+
+# The product of int8 matrices with sums in int32. None where the processor has no instruction for it, on which torch's
+# own is slower than float32.
+int8_product: Callable[[Tensor, Tensor], Tensor] | None = (
+    getattr(torch, "_int_mm", None) if getattr(torch.cpu, "_is_vnni_supported", bool)() else None
+)
 
 current_graph_task_id: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 

@@ -14,6 +14,8 @@ from ._common import refuse_unwritable
 
 __all__ = ["add_arguments", "run"]
 
+LISTED = 20  # files that are named on the screen
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command.
@@ -63,8 +65,23 @@ def run(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     else:
         sizes, orders = chosen["sizes"], chosen["orders"]
         collection = folders.collect(chosen["folder"], file, sizes=sizes, orders=orders)
-    skipped = [f"skipped {reason}" for reason in collection.provenance["skipped"]]
-    pictures = collection.provenance["pictures"]
-    yield "\n".join(
-        [*skipped, f"{pictures} pictures, {len(skipped)} skipped: {file}", fits.describe_kernel(collection)]
-    )
+    about = collection.provenance
+    yield "\n".join([*_what_was_not_read(about), _in_a_line(about, file), fits.describe_kernel(collection)])
+
+
+def _what_was_not_read(about: dict[str, Any]) -> Iterator[str]:
+    """A line for each of the first files that were skipped or left out; the result names all of them."""
+    for word in ("skipped", "left_out"):
+        names = about.get(word, [])
+        yield from (f"{word.replace('_', ' ')} {name}" for name in names[:LISTED])
+        if len(names) > LISTED:
+            yield f"{word.replace('_', ' ')} {len(names) - LISTED:,} more: see the provenance in the file"
+
+
+def _in_a_line(about: dict[str, Any], file: Path) -> str:
+    counted = [f"{about['pictures']} pictures", f"{len(about['skipped'])} skipped"]
+    counted += [f"{len(about['left_out'])} other files left out"] if about.get("left_out") else []
+    counted += [f"{number} {note}" for note, number in about.get("notes", {}).items()]
+    in_floating_point = sum(part.get("schema", 1) < 2 for part in about.get("merged", []))
+    counted += [f"{in_floating_point} of the files merged with sums in floating point"] if in_floating_point else []
+    return f"{', '.join(counted)}: {file}"

@@ -16,7 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import photographs
@@ -35,8 +37,10 @@ __all__ = [
     "half_of_lags",
     "in_space",
     "picture_statistics",
+    "sums_at_lags",
 ]
 
+PIXELS = 2**18  # of the strip of a picture that is in work
 LAG = 14  # pixels, the largest distance along either axis between two pixels of a 15x15 patch
 SMALLEST_SIDE = LAG + 1  # pixels, of the smallest picture in which every lag occurs
 
@@ -63,36 +67,79 @@ def picture_statistics(picture: Tensor) -> Statistics:
     >>> s.products.shape, s.products[0, 0, LAG + 1, LAG + 2].item()  # of (20 - 1) (30 - 2) pairs
     (torch.Size([1, 1, 29, 29]), 532.0)
     """
-    from scipy.fft import next_fast_len
-
-    x = checked_picture(picture, SMALLEST_SIDE)
-    height, width = x.shape[1:]
-    mean = x.mean((1, 2), keepdim=True)
+    x = _of_three_dimensions(picture, SMALLEST_SIDE)
+    channels, height, width = x.shape
+    step = max(LAG, PIXELS // width)  # rows in work at a time: a large picture never stands there in float64 as a whole
+    mean = sum(strip.to(torch.float64).sum((1, 2)) for strip in x.split(step, 1)) / (height * width)
     if not mean.isfinite().all():
         raise ValueError("the picture has values that are NaN or infinite")
-    x = x - mean  # the transform rounds in proportion to what it transforms: the mean is put back afterwards
-    shape = [next_fast_len(side + LAG, real=True) for side in (height, width)]
-    spectra = torch.fft.fft(torch.fft.rfft(x, shape[1], dim=2), shape[0], dim=1)
-    lags = torch.arange(-LAG, LAG + 1, device=x.device)
 
-    def correlation(first: Tensor, second: Tensor) -> Tensor:
+    def rows(top: int, bottom: int) -> Tensor:
+        # The transform rounds in proportion to what it transforms: the mean is put back afterwards.
+        return x[:, top:bottom].to(torch.float64) - mean[:, None, None]
+
+    own = torch.zeros(channels, channels, SMALLEST_SIDE, 2 * LAG + 1, dtype=torch.float64)
+    columns = x.new_zeros(width, channels, dtype=torch.float64)
+    for top in range(0, height, step):
+        strip = rows(top, min(top + step + LAG, height))
+        own += _correlations(strip[:, :step], strip)
+        columns += strip[:, :step].sum(1).T
+    edges = (rows(*at).permute(1, 2, 0).cpu().numpy() for at in ((0, LAG), (height - LAG, height)))
+    sums = torch.from_numpy(sums_at_lags(columns.cpu().numpy(), *edges))
+    extent = torch.tensor([1, height, width, height * width], dtype=torch.float64)
+    centred = Statistics(extent, sums, all_lags(own), all_lags(own))
+    return centred.shifted(mean.cpu())
+
+
+def _correlations(first: Tensor, second: Tensor) -> Tensor:
+    """sum of x_a(p) y_b(p + d) for dy >= 0, (C, C, 15, 29), by FFT; ``second`` may have more rows than ``first``."""
+    from scipy.fft import next_fast_len
+
+    shape = [next_fast_len(side + LAG, real=True) for side in second.shape[1:]]
+
+    def spectra(x: Tensor) -> Tensor:
+        return torch.fft.fft(torch.fft.rfft(x, shape[1], dim=2), shape[0], dim=1)
+
+    seconds = spectra(second)
+    firsts = seconds if first.shape == second.shape else spectra(first)
+    lags = torch.arange(-LAG, LAG + 1, device=second.device)
+
+    def correlation(a: Tensor, b: Tensor) -> Tensor:
         # Back along one axis, on along the other with the rows of lags that are wanted.
-        rows = torch.fft.ifft(first.conj() * second, dim=0)[:SMALLEST_SIDE]
+        rows = torch.fft.ifft(a.conj() * b, dim=0)[:SMALLEST_SIDE]
         return torch.fft.irfft(rows, shape[1], dim=1)[:, lags]
 
-    own = all_lags(torch.stack([torch.stack([correlation(a, b) for b in spectra]) for a in spectra]).cpu())
-    integral = x.new_zeros(len(x), height + 1, width + 1)
-    integral[:, 1:, 1:] = x.cumsum(1).cumsum(2)
-    (top, bottom), (left, right) = (((-lags).clamp(min=0), side - lags.clamp(min=0)) for side in (height, width))
-    sums = (
-        integral[:, bottom[:, None], right]
-        - integral[:, top[:, None], right]
-        - integral[:, bottom[:, None], left]
-        + integral[:, top[:, None], left]
-    ).cpu()
-    extent = torch.tensor([1, height, width, height * width], dtype=torch.float64)
-    centred = Statistics(extent, sums, own, own)
-    return centred.shifted(mean[:, 0, 0].cpu())
+    return torch.stack([torch.stack([correlation(a, b) for b in seconds]) for a in firsts]).cpu()
+
+
+def sums_at_lags(columns: NDArray[Any], top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[Any]:
+    """For each lag d, the sum of the pixels p with p + d inside the picture: (C, 29, 29).
+
+    Args:
+        columns: sums of all columns, (W, C).
+        top, bottom: the first and the last 14 rows, (14, W, C).
+
+    >>> picture = np.ones((20, 30, 1))
+    >>> sums_at_lags(picture.sum(0), picture[:14], picture[-14:])[0, LAG + 1, LAG + 2].item()  # (20 - 1) (30 - 2)
+    532.0
+    """
+    rows = np.concatenate([columns[None], top[::-1], bottom[::-1]], dtype=columns.dtype)
+    left, right = rows[:, :LAG].cumsum(1)[:, ::-1], rows[:, : -LAG - 1 : -1].cumsum(1)
+    whole = np.einsum("rwc->rc", rows)[:, None]  # five times as fast as rows.sum(1)
+    of_rows = np.concatenate([whole - left, whole, whole - right], 1)  # for each dx, of the pixels x with x + dx inside
+    every, above, below = of_rows[:1], of_rows[1 : LAG + 1], of_rows[LAG + 1 :]
+    lost_above, lost_below = above[::-1].cumsum(0)[::-1], below.cumsum(0)
+    return np.concatenate([every - lost_above, every, every - lost_below]).transpose(2, 0, 1)
+
+
+def _of_three_dimensions(picture: Tensor, smallest: int) -> Tensor:
+    x = picture.unsqueeze(0) if picture.dim() == 2 else picture
+    if x.dim() != 3 or min(x.shape[1:]) < smallest:
+        raise ValueError(
+            f"a picture needs shape (channels, height, width) or (height, width) and sides of at least {smallest} "
+            f"pixels, got shape {tuple(picture.shape)}"
+        )
+    return x
 
 
 def checked_picture(picture: Tensor, smallest: int) -> Tensor:
@@ -108,14 +155,7 @@ def checked_picture(picture: Tensor, smallest: int) -> Tensor:
     >>> checked_picture(torch.ones(20, 30), 15).shape
     torch.Size([1, 20, 30])
     """
-    x = picture.to(torch.float64)
-    x = x.unsqueeze(0) if x.dim() == 2 else x
-    if x.dim() != 3 or min(x.shape[1:]) < smallest:
-        raise ValueError(
-            f"a picture needs shape (channels, height, width) or (height, width) and sides of at least {smallest} "
-            f"pixels, got shape {tuple(picture.shape)}"
-        )
-    return x
+    return _of_three_dimensions(picture, smallest).to(torch.float64)
 
 
 def autocovariance(statistics: Statistics, *, mean: Mean = "grand", counts: Counts = "unbiased") -> Tensor:
@@ -243,7 +283,7 @@ class Statistics:
     @property
     def counts(self) -> Tensor:
         """Number of pairs at each lag, the sum over pictures of ``(H - |dy|) (W - |dx|)``: shape (..., 29, 29)."""
-        d = torch.arange(-LAG, LAG + 1, dtype=torch.float64).abs()
+        d = torch.arange(-LAG, LAG + 1, dtype=self.extent.dtype).abs()
         images, heights, widths, pixels = self.extent[..., None, None].unbind(-3)
         return pixels - d[:, None] * widths - d * heights + d[:, None] * d * images
 

@@ -26,6 +26,7 @@ from ndlib.bookwork.widgets.live_race import presets
 from ndlib.evidence import published
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
 from ndlib.pictures import photographs
+from ndlib.pictures.folders import collect
 from ndlib.pictures.image_statistics import autocovariance, picture_statistics
 from ndlib.pictures.kernels import block_toeplitz, decompose, deconvolution_kernel
 
@@ -89,6 +90,15 @@ def test_kernel_explorer_reads_folders_and_grey_pictures(pictures, tmp_path):
     assert grey.kernel.shape == (15, 15)
     with pytest.raises(traitlets.TraitError, match="grey"):
         grey.channel = "red"
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"skipped broken\.png: cannot identify"):
+        assert KernelExplorer(images=tmp_path).counts == as_files.counts
+    (tmp_path / "broken.png").unlink()
+    for orders in (0, 1):  # a file of statistics
+        collect(tmp_path, tmp_path / "all.npz", orders=orders)
+        of_file = KernelExplorer(images=tmp_path / "all.npz", eps=1e-3)
+        assert of_file.counts[-1] == as_files.counts[-1]
+        np.testing.assert_allclose(of_file.kernel, as_files.kernel, atol=1e-3 * as_files.kernel.max())
     with pytest.raises(ValueError, match="no pictures below"):
         KernelExplorer(images=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="must have shape"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from ...pictures import photographs
-from ...pictures.folders import pictures_in, prefix_counts, read_picture
+from ...pictures.folders import measured, prefix_counts
 from ...pictures.image_statistics import LAG, Statistics, autocovariance, in_space, picture_statistics
 from ...pictures.kernels import block_toeplitz, decompose, deconvolution_kernel, surround_ratio
+from ...pictures.reading import pictures_in, printable
 from ...pictures.statistics_files import load_statistics
 from .. import plotting
 from . import bundle
@@ -41,8 +43,9 @@ class KernelExplorer(BookWidget):
     autocovariance of the photograph, on which alone the kernel depends, and never its pixels.
 
     Args:
-        images: a folder with pictures, a tensor of shape (N, C, H, W) with values in [0, 1], or None for the ImageNet
-            statistics of the project, 1 to 1,000 pictures.
+        images: a folder with pictures or a file of statistics, as ``ndlib statistics`` takes and makes them; a tensor
+            of shape (N, C, H, W) with values in [0, 1]; or None for the ImageNet statistics of the project, 1 to 1,000
+            pictures.
         count: how many of the images, one of ``counts``.
         patch_size: odd, 3 to 15 pixels; at most 9 for a colour channel.
         eps: added to the diagonal of the covariance, squared pixel values.
@@ -167,36 +170,50 @@ def _imagenet() -> Statistics:
 
 
 def _prefixes(images: str | Path | Tensor) -> Statistics:
-    """Statistics of the first n images for several n, stacked along a first dimension; on a GPU if there is one."""
+    """Statistics of the first n images for several n, stacked along a first dimension."""
+    one_by_one: Iterator[Statistics]
     if isinstance(images, Tensor):
         if images.dim() != 4 or images.shape[1] not in (1, 3) or not len(images):
             raise ValueError(f"images must have shape (N, C, H, W) with 1 or 3 channels, got {tuple(images.shape)}")
-        number, pictures = len(images), iter(images.detach())
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        one_by_one = map(picture_statistics, images.detach().to(device))
+        number = len(images)
     else:
-        folder = Path(images).expanduser()
-        names = pictures_in(folder)
-        if not names:
-            raise ValueError(f"there are no pictures below {folder}")
-        number, pictures = len(names), _read(folder, names)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    counts = prefix_counts(number, min(number, STOPS))
+        path = Path(images).expanduser()
+        if path.is_file():
+            collection = load_statistics(path)
+            return collection.prefixes[0] if collection.prefixes else _stacked([collection.total])
+        names = pictures_in(path)
+        one_by_one, number = _of_files(path, names), len(names)
+    counts = prefix_counts(max(1, number), min(max(1, number), STOPS))
     total, kept = None, []
-    for n, picture in enumerate(pictures, 1):
-        statistics = picture_statistics(picture.to(device))
+    for n, statistics in enumerate(one_by_one, 1):
         total = statistics if total is None else total + statistics
         if n in counts:
             kept.append(total)
+    if total is None:
+        raise ValueError(f"there are no pictures below {images} that can be read")
+    return _stacked(kept if kept[-1] is total else [*kept, total])  # fewer than expected where some were skipped
+
+
+def _stacked(several: list[Statistics]) -> Statistics:
     return Statistics(
-        torch.stack([s.extent for s in kept]),
-        torch.stack([s.sums for s in kept]),
-        torch.stack([s.products for s in kept]),
+        torch.stack([s.extent for s in several]),
+        torch.stack([s.sums for s in several]),
+        torch.stack([s.products for s in several]),
         None,
     )
 
 
-def _read(folder: Path, names: list[str]) -> Iterator[Tensor]:
+def _of_files(folder: Path, names: list[str]) -> Iterator[Statistics]:
+    """The statistics of each picture, as ``ndlib statistics`` takes them; those that cannot be read are warned of."""
     for name in names:
-        yield read_picture(folder / name)
+        try:
+            sums, _, _ = measured(folder / name)
+        except Exception as error:  # whatever a decoder raises on a damaged file
+            warnings.warn(f"skipped {printable(name)}: {error}", stacklevel=2)
+            continue
+        yield sums[0].statistics()
 
 
 def _packed_luminance(statistics: Statistics) -> NDArray[np.float32]:
