@@ -21,12 +21,14 @@ __all__ = ["RootOf", "add_buffers", "enter", "is_fresh", "mark_fresh", "refresh_
 
 
 class RootOf(NamedTuple):
-    """The averaged covariance that a running root was taken of: the tensor, its version, and its values then."""
+    """The averaged covariance that a running root was taken of: the tensor, its version, and its values then.
+
+    Values are kept in evaluation alone: in training, where the root is soon another, they would be copied in vain.
+    """
 
     tensor: Tensor
     version: int | None
-    values: Tensor
-    weight: Tensor
+    values: tuple[Tensor, Tensor] | None
 
 
 def add_buffers(layer: Deconvolution, means: int, square: tuple[int, ...], kind: dict[str, Any]) -> None:
@@ -99,7 +101,8 @@ def take_root(layer: Deconvolution) -> None:
 def mark_fresh(layer: Deconvolution) -> None:
     """Note that ``running_deconv`` is the root of the averaged covariance as it is now."""
     cov, weight = layer.get_buffer("running_cov"), layer.get_buffer("running_weight")
-    layer.root_of = RootOf(cov, version_of(cov), cov.detach().clone(), weight.detach().clone())
+    values = None if layer.training else (cov.detach().clone(), weight.detach().clone())
+    layer.root_of = RootOf(cov, version_of(cov), values)
 
 
 def is_same_tensor(layer: Deconvolution) -> bool:
@@ -111,6 +114,6 @@ def is_same_tensor(layer: Deconvolution) -> bool:
 def is_fresh(layer: Deconvolution) -> bool:
     """Whether ``running_deconv`` is the root of the averaged covariance as it is now, by its values."""
     cov, weight, of = layer.get_buffer("running_cov"), layer.get_buffer("running_weight"), layer.root_of
-    if of is None or of.values.device != cov.device or of.values.dtype != cov.dtype:
+    if of is None or of.values is None or of.values[0].device != cov.device or of.values[0].dtype != cov.dtype:
         return False
-    return torch.equal(of.values, cov) and torch.equal(of.weight, weight)
+    return torch.equal(of.values[0], cov) and torch.equal(of.values[1], weight)
