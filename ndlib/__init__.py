@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from .averages import freeze_statistics, keep_statistics, synchronise_statistics, update_statistics
     from .conversion import convert, convert_pretrained, to_plain
     from .diagnostics import check_finite, layer_whiteness
-    from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
+    from .layers import (
+        ChannelDeconv,
+        DeconvConv1d,
+        DeconvConv2d,
+        DeconvConv3d,
+        DeconvConvTranspose1d,
+        DeconvConvTranspose2d,
+        DeconvConvTranspose3d,
+        DeconvLinear,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +41,9 @@ __all__ = [
     "DeconvConv1d",
     "DeconvConv2d",
     "DeconvConv3d",
+    "DeconvConvTranspose1d",
+    "DeconvConvTranspose2d",
+    "DeconvConvTranspose3d",
     "DeconvLinear",
     "check_finite",
     "convert",
@@ -46,7 +58,7 @@ __all__ = [
 
 _HOME = {
     "RECOMMENDED": "_core.options",
-    **dict.fromkeys(("DeconvConv1d", "DeconvConv2d", "DeconvConv3d", "DeconvLinear", "ChannelDeconv"), "layers"),
+    **dict.fromkeys([name for name in __all__ if "Deconv" in name], "layers"),
     **dict.fromkeys(
         ("freeze_statistics", "keep_statistics", "synchronise_statistics", "update_statistics"), "averages"
     ),

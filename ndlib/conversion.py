@@ -20,7 +20,16 @@ from ._core.report import LayerReport, Report
 from ._core.tracing import CONVOLUTIONS, TRANSPOSED, Path
 from ._core.whitening import Deconvolution
 from .diagnostics import check_finite
-from .layers import ChannelDeconv, DeconvConv1d, DeconvConv2d, DeconvConv3d, DeconvLinear
+from .layers import (
+    ChannelDeconv,
+    DeconvConv1d,
+    DeconvConv2d,
+    DeconvConv3d,
+    DeconvConvTranspose1d,
+    DeconvConvTranspose2d,
+    DeconvConvTranspose3d,
+    DeconvLinear,
+)
 
 __all__ = ["Copy", "LayerReport", "Report", "convert", "convert_pretrained", "to_plain"]
 
@@ -28,6 +37,9 @@ PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {
     DeconvConv1d: nn.Conv1d,
     DeconvConv2d: nn.Conv2d,
     DeconvConv3d: nn.Conv3d,
+    DeconvConvTranspose1d: nn.ConvTranspose1d,
+    DeconvConvTranspose2d: nn.ConvTranspose2d,
+    DeconvConvTranspose3d: nn.ConvTranspose3d,
     DeconvLinear: nn.Linear,
 }
 DECONV_OF: dict[type[nn.Module], Any] = {plain: deconv for deconv, plain in PLAIN_OF.items()}
@@ -153,8 +165,6 @@ def _plan(module: Any, nodes: list[fx.Node] | None, path: Path) -> tuple[Any, st
     """Action and reason for a module; no action for those that a report need not name."""
     if isinstance(module, Deconvolution):
         return "kept", "whitens already"
-    if isinstance(module, TRANSPOSED):
-        return "kept", "transposed convolution"
     norm = isinstance(module, BATCH_NORMS)
     if not (norm or isinstance(module, (*CONVOLUTIONS, nn.Linear))):
         return ("kept", "no batch normalisation") if isinstance(module, OTHER_NORMS) else ("", "")
@@ -205,7 +215,7 @@ def deconvolved(module: Any, options: Mapping[str, Any]) -> Any:
         has_bias = module.bias is not None
         layer: Any = DeconvLinear(module.in_features, module.out_features, has_bias, **kind, **options)
     else:
-        layer = DECONV_OF[type(module)](*_shape(module), padding_mode=module.padding_mode, **kind, **options)
+        layer = DECONV_OF[type(module)](**_shape(module), **kind, **options)
         nn.init.zeros_(layer.bias)
     layer.weight = module.weight
     if module.bias is not None:
@@ -213,10 +223,11 @@ def deconvolved(module: Any, options: Mapping[str, Any]) -> Any:
     return layer
 
 
-def _shape(convolution: Any) -> tuple[Any, ...]:
-    """The first arguments of a convolution."""
-    c = convolution
-    return c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, c.dilation, c.groups
+def _shape(convolution: Any) -> dict[str, Any]:
+    """The arguments that a convolution was made with."""
+    names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"]
+    names += ["output_padding"] if isinstance(convolution, TRANSPOSED) else []
+    return {name: getattr(convolution, name) for name in names}
 
 
 def put_in_place(net: nn.Module, name: str, module: nn.Module) -> None:
@@ -308,8 +319,8 @@ def _fuse(net: nn.Module, path: Path, images: Tensor) -> dict[nn.Module, str]:
 def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module:
     """The plain network with the same outputs in evaluation: whitening costs nothing any more.
 
-    Deconvolution layers become ``nn.Conv1d``, ``2d``, ``3d`` and ``nn.Linear`` with weights D w and bias
-    b - mu' D w, of the same shapes. A ``ChannelDeconv`` becomes a 1x1 convolution (``nn.Linear`` where it sees
+    Deconvolution layers become ``nn.Conv1d``, ``2d``, ``3d``, their transposed kin and ``nn.Linear`` with weights D w
+    and bias b - mu' D w, of the same shapes. A ``ChannelDeconv`` becomes a 1x1 convolution (``nn.Linear`` where it sees
     vectors): behind it a convolution may pad with zeros, which do not pass through it.
 
     Args:
@@ -362,7 +373,7 @@ def _plain(module: Any) -> nn.Module:
         plain: Any = nn.Linear(module.in_features, module.out_features, **kind)
     else:
         convolution: Any = next(plain for deconv, plain in PLAIN_OF.items() if isinstance(module, deconv))
-        plain = convolution(*_shape(module), padding_mode=module.padding_mode, **kind)
+        plain = convolution(**_shape(module), **kind)
     plain.weight.copy_(weight)
     plain.bias.copy_(bias)
     return plain

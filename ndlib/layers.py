@@ -18,20 +18,18 @@ Source: Ye et al., Network Deconvolution, ICLR 2020 (arXiv 1905.11926).
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._core.convolution import Convolution, Device, TransposedConvolution
 from ._core.distributed import rows_before, synchronise
 from ._core.moments import sample_moments
 from ._core.options import Options
 from ._core.patches import Patches
 from ._core.products import full_precision
-from ._core.warn import warn
 from ._core.whitening import Deconvolution, block_size_for, without_autocast
 from .functional import join_columns
 
@@ -40,114 +38,16 @@ __all__ = [
     "DeconvConv1d",
     "DeconvConv2d",
     "DeconvConv3d",
+    "DeconvConvTranspose1d",
+    "DeconvConvTranspose2d",
+    "DeconvConvTranspose3d",
     "DeconvLinear",
     "Deconvolution",
     "Options",
 ]
 
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Device = torch.device | str | None
-CONVOLUTIONS: tuple[Any, ...] = (F.conv1d, F.conv2d, F.conv3d)
 
-
-class _DeconvConv(Deconvolution):
-    """A convolution in any number of dimensions; a class below joins it with the plain one of 1, 2 or 3."""
-
-    # What the plain convolution holds.
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...] | str
-    dilation: tuple[int, ...]
-    groups: int
-    padding_mode: PaddingMode
-    weight: Any
-    bias: Any
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: str | int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: PaddingMode = "zeros",
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-        **options: Any,
-    ) -> None:
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"groups must divide in_channels and out_channels, got groups={groups}, in_channels={in_channels}, "
-                f"out_channels={out_channels}; {math.gcd(in_channels, out_channels)} and its divisors would"
-            )
-        chosen = self._chosen(options)
-        plain: tuple[Any, ...] = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        super().__init__(*plain, padding_mode, device, dtype)  # of nn.Conv1d, 2d or 3d
-        width = in_channels // groups
-        if groups == 1 or "block_size" in options:
-            block = block_size_for(width, chosen.block_size)
-        else:  # the published rule: groups are blocks
-            block = width
-            if width > chosen.block_size:
-                warn(
-                    f"each of the {groups} groups has {width} channels, all of which are whitened together: "
-                    f"{groups * (width * math.prod(self.kernel_size)) ** 2 / 1e6:.1f} million numbers in the roots; "
-                    "block_size=64, given explicitly, whitens parts of a group apart"
-                )
-        columns, blocks = block * math.prod(self.kernel_size), in_channels // (groups * block)
-        self._begin(chosen, columns, groups, blocks, device=device, dtype=dtype)
-
-    @property
-    def pads(self) -> tuple[int, ...]:
-        """Pixels added before and after each side, the last side first, as ``F.pad`` takes them."""
-        if self.padding == "valid":
-            return (0,) * (2 * len(self.kernel_size))
-        pads: list[int] = []
-        for axis in reversed(range(len(self.kernel_size))):
-            if self.padding == "same":
-                total = self.dilation[axis] * (self.kernel_size[axis] - 1)
-                pads += [total // 2, total - total // 2]
-            else:
-                pads += [int(self.padding[axis])] * 2
-        return tuple(pads)
-
-    def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
-        groups, blocks, grouping = self.groups, self.n_blocks, self.options.grouping
-        strides = tuple(map(stride.__mul__, self.stride))
-        if math.prod(self.kernel_size) == 1:  # every so many pixels of the whole batch, on whichever process they are
-            pixels = x.movedim(1, -1).reshape(-1, x.shape[1])
-            step = math.prod(strides)
-            if step > 1:
-                before, _ = rows_before(len(pixels), self.group, x.device)
-                pixels = pixels[-before % step :: step]
-            return pixels, Patches(groups=groups, blocks=blocks, grouping=grouping)
-        pads = self.pads
-        if self.padding_mode != "zeros":
-            x, pads = F.pad(x, pads, mode=self.padding_mode), (0,) * len(pads)
-        return x, Patches(self.kernel_size, strides, pads, self.dilation, groups, blocks, grouping)
-
-    def forward(self, input: Tensor) -> Tensor:
-        dimensions = len(self.kernel_size)
-        x = input.unsqueeze(0) if input.dim() == dimensions + 1 else input  # one picture without a batch
-        if x.dim() != dimensions + 2 or x.shape[1] != self.in_channels:
-            sides = ("L", "H, W", "D, H, W")[dimensions - 1]
-            wanted = f"(N, {self.in_channels}, {sides}) or ({self.in_channels}, {sides})"
-            raise ValueError(f"input must have shape {wanted}, got {tuple(input.shape)}")
-        weight, bias = self.folded(x, self.weight, self.bias)
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self.pads, mode=self.padding_mode), 0
-        convolve = CONVOLUTIONS[dimensions - 1]
-        y = convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
-        return y if x is input else y.squeeze(0)
-
-
-class DeconvConv1d(_DeconvConv, nn.Conv1d):
+class DeconvConv1d(Convolution, nn.Conv1d):
     """Convolution of whitened patches of a sequence, shape (N, in_channels, L): see :class:`.DeconvConv2d`.
 
     Args:
@@ -158,7 +58,7 @@ class DeconvConv1d(_DeconvConv, nn.Conv1d):
     """
 
 
-class DeconvConv2d(_DeconvConv, nn.Conv2d):
+class DeconvConv2d(Convolution, nn.Conv2d):
     """Two-dimensional convolution of whitened patches.
 
     With X the matrix of all patches (``functional.patch_matrix``), y = (X - mu) D w + b. The channels are
@@ -198,7 +98,7 @@ class DeconvConv2d(_DeconvConv, nn.Conv2d):
     """
 
 
-class DeconvConv3d(_DeconvConv, nn.Conv3d):
+class DeconvConv3d(Convolution, nn.Conv3d):
     """Convolution of whitened patches of a volume, shape (N, in_channels, D, H, W): see :class:`.DeconvConv2d`.
 
     Args:
@@ -206,6 +106,68 @@ class DeconvConv3d(_DeconvConv, nn.Conv3d):
 
     >>> DeconvConv3d(2, 4, 3, padding=1)(torch.randn(16, 2, 6, 6, 6)).shape
     torch.Size([16, 4, 6, 6, 6])
+    """
+
+
+class DeconvConvTranspose1d(TransposedConvolution, nn.ConvTranspose1d):
+    """Transposed convolution of whitened patches of a sequence: see :class:`.DeconvConvTranspose2d`.
+
+    Args:
+    {options}
+
+    >>> DeconvConvTranspose1d(4, 8, 4, stride=2, padding=1)(torch.randn(16, 4, 25)).shape
+    torch.Size([16, 8, 50])
+    """
+
+
+class DeconvConvTranspose2d(TransposedConvolution, nn.ConvTranspose2d):
+    """Two-dimensional transposed convolution ("up-convolution") of whitened patches.
+
+    A transposed convolution is an ordinary one with stride 1, of the input z with ``stride - 1`` zeros between its
+    pixels and ``dilation * (kernel_size - 1) - padding`` around them, and with the kernel flipped:
+
+        conv_transpose(x, w) = conv(z, w flipped),   so that   y = (Z - mu) D w + b
+
+    with Z the patches of z at all positions of the output. These zeros belong to the patches: at each position the
+    kernel meets the pixels with about one in stride^2 of its taps, and D couples taps that never meet pixels at once
+    through their means alone. With stride 1 the layer is :class:`.DeconvConv2d`. Folded it is
+    an ordinary ``nn.ConvTranspose2d``; to centre each phase of the stride by itself, which no single bias can do, would
+    not fold.
+
+    Measuring costs as much as that of an ordinary convolution with the output's size, in which z stands.
+
+    The arguments up to ``dtype`` are those of ``nn.ConvTranspose2d``. The other arguments are keywords:
+
+    Args:
+    {options}
+
+    ``sampling_stride`` gives way to the next smaller number where it has a common divisor with the stride, and where
+    the map is so small that some taps would not be measured.
+
+    Shape:
+        Input (N, in_channels, H, W), output (N, out_channels, H', W'), or both without N. ``forward`` takes an
+        ``output_size`` as ``nn.ConvTranspose2d`` does; the moments are those of the default size.
+
+    Raises:
+        ValueError, TypeError, FloatingPointError: as :class:`.DeconvConv2d`; also an impossible ``output_size``.
+
+    >>> layer = DeconvConvTranspose2d(4, 3, 4, stride=2, padding=1)
+    >>> layer(torch.randn(8, 4, 16, 16)).shape
+    torch.Size([8, 3, 32, 32])
+
+    Source: Ye et al. 2020 for the layer. The authors' ``DeconvTransposed`` (Ye et al. 2021, arXiv 2103.16634) measures
+    the patches of x itself, without zeros, which its kernel never meets when the stride is above 1.
+    """
+
+
+class DeconvConvTranspose3d(TransposedConvolution, nn.ConvTranspose3d):
+    """Transposed convolution of whitened patches of a volume: see :class:`.DeconvConvTranspose2d`.
+
+    Args:
+    {options}
+
+    >>> DeconvConvTranspose3d(2, 4, 2, stride=2)(torch.randn(16, 2, 6, 6, 6)).shape
+    torch.Size([16, 4, 12, 12, 12])
     """
 
 

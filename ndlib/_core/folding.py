@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .patches import Patches, into_blocks, out_of_blocks
 from .products import backward_pass, in_full_precision, product
 
-__all__ = ["fold", "undo_whitening"]
+__all__ = ["fold", "turned", "undo_whitening"]
 
 MANY = 16  # blocks from which on they are folded as columns
 
@@ -34,14 +34,25 @@ def undo_whitening(layer: Any, x: Tensor) -> None:
     mean, root = (t.double() for t in layer.running_whitening())
     weight = layer.weight.double()
     bias = None if layer.bias is None else layer.bias.double()
-    blocks = Patches(tuple(weight.shape[2:]), blocks=layer.n_blocks, grouping=options.grouping)
-    unwhitened, _ = fold(weight, None, mean, torch.linalg.inv(root), blocks)
-    _, shifted = fold(weight, bias, -mean, torch.eye(layer.columns).to(root).expand_as(root), blocks)
+    unwhitened, _ = layer.fold(weight, None, mean, torch.linalg.inv(root))
+    _, shifted = layer.fold(weight, bias, -mean, torch.eye(layer.columns).to(root).expand_as(root))
     for name, value in (("weight", unwhitened), ("bias", shifted)):
         old = getattr(layer, name)
         requires_grad = layer.weight.requires_grad if old is None else old.requires_grad
         value = value.to(layer.weight.dtype).contiguous()
         setattr(layer, name, nn.Parameter(value, requires_grad=requires_grad))
+
+
+def turned(weight: Tensor, groups: int) -> Tensor:
+    """The kernel of a transposed convolution as that of the ordinary one that it is, or the other way round.
+
+    Inputs and outputs of each group change places, and the taps their order.
+
+    >>> turned(torch.arange(4.0).view(1, 2, 2), 1).tolist()
+    [[[1.0, 0.0]], [[3.0, 2.0]]]
+    """
+    by_group = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    return by_group.flip(tuple(range(2, weight.dim())))
 
 
 class _Fold(torch.autograd.Function):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from .folding import turned
+
 __all__ = ["BATCH_NORMS", "Copy", "fuse_into", "instead_of", "is_followed_by_its_children"]
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -64,5 +66,16 @@ def fuse_into(layer: Any, norm: Any) -> None:
     affine = copy.copy(norm)
     if norm.weight is None:  # torch's fusion of a linear layer wants the factors that are not there
         affine.weight, affine.bias = (nn.Parameter(f(norm.running_mean)) for f in (torch.ones_like, torch.zeros_like))
-    joined = (fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval)(layer, affine)
+    joined = (fuse_linear_bn_eval if isinstance(layer, nn.Linear) else _fuse_convolution)(layer, affine)
     layer.weight, layer.bias = joined.weight.requires_grad_(trains[0]), joined.bias.requires_grad_(trains[1])
+
+
+def _fuse_convolution(layer: Any, norm: Any) -> Any:
+    """torch's fusion; a transposed convolution as an ordinary one, for torch's own way fails where it has groups."""
+    if not layer.transposed:
+        return fuse_conv_bn_eval(layer, norm)
+    ordinary = copy.copy(layer)
+    ordinary._parameters = {"weight": nn.Parameter(turned(layer.weight, layer.groups)), "bias": layer.bias}
+    joined = fuse_conv_bn_eval(ordinary, norm)
+    joined.weight = nn.Parameter(turned(joined.weight, layer.groups))
+    return joined

@@ -221,14 +221,14 @@ class Deconvolution(nn.Module):
             kind = torch.promote_types(found[0].dtype, torch.float32)
             if kind != found[0].dtype:  # the averages of a layer in half precision
                 found = tuple(t.to(kind) for t in found)  # type: ignore[assignment]
-            new_weight, new_bias = self._fold(weight.to(kind), bias, *found)
+            new_weight, new_bias = self.fold(weight.to(kind), bias, *found)
         new_weight = new_weight.to(weight.dtype)
         # In the plain weight's order of memory, by which a convolution chooses that of its output.
         last = not weight.is_contiguous()
         new_weight = new_weight.movedim(1, -1).contiguous().movedim(-1, 1) if last else new_weight.contiguous()
         return new_weight, new_bias.to(weight.dtype)
 
-    def _fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    def fold(self, weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`whitening` returned, and the weights, as one linear map."""
         blocks = Patches(tuple(weight.shape[2:]), blocks=self.n_blocks, grouping=self.options.grouping)
         return fold(weight, bias, mean, root, blocks)

@@ -143,7 +143,7 @@ class KroneckerConv2d(DeconvConv2d):
         mean = self.running_mean.view(self.groups, 1, -1)
         return mean, self.get_buffer("running_channels"), self.get_buffer("running_pixels")
 
-    def _fold(  # type: ignore[override]
+    def fold(  # type: ignore[override]
         self, weight: Tensor, bias: Tensor | None, mean: Tensor, channels: Tensor, pixels: Tensor
     ) -> tuple[Tensor, Tensor]:
         filters = weight.flatten(2).unflatten(0, (self.groups, -1))  # groups, out, channels, pixels
