@@ -6,17 +6,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
 from ._core.folding import undo_whitening
 from ._core.hooks import before_forward
+from ._core.fast_path import choose_paths
 from ._core.norms import BATCH_NORMS, Copy, fuse_into, instead_of, is_followed_by_its_children
 from ._core.options import Options
 from ._core.private_torch import pass_hooks
 from ._core.report import LayerReport, Report
+from ._core.samples import SampleNorm
 from ._core.tracing import CONVOLUTIONS, TRANSPOSED, Path
 from ._core.whitening import Deconvolution
 from .diagnostics import check_finite
@@ -43,6 +45,7 @@ PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {
     DeconvLinear: nn.Linear,
 }
 DECONV_OF: dict[type[nn.Module], Any] = {plain: deconv for deconv, plain in PLAIN_OF.items()}
+Linear = Literal["classifier", "all"]  # which linear layers are converted
 OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 WHITENED = "a layer behind it whitens its input"
@@ -52,7 +55,12 @@ NOT_FUSED = "does not directly follow a layer that it can be fused into, and sta
 
 
 def convert(
-    net: nn.Module, *, inplace: bool = False, linear_block_size: int = 512, **options: Any
+    net: nn.Module,
+    *,
+    inplace: bool = False,
+    linear_block_size: int = 512,
+    linear: Linear = "classifier",
+    **options: Any,
 ) -> tuple[nn.Module, Report]:
     """Deconvolve a network: drop its batch normalisation, whiten the input of every convolution and of the classifier.
 
@@ -72,7 +80,9 @@ def convert(
         net: any module. Untouched, unless ``inplace``.
         inplace: convert ``net`` itself instead of a copy. (A network that is a single layer cannot become another one:
             the layer that is returned then shares its weights.)
-        linear_block_size: features of the classifier that are whitened together.
+        linear_block_size: features of a linear layer that are whitened together.
+        linear: "all" converts the other linear layers too, those of transformers for instance, where a row is a token;
+            attention's own projections, which are no layers, stay.
         options: of all layers, see :class:`.DeconvConv2d`; ``block_size`` and ``sampling_stride`` are those of the
             convolutions. ``**ndlib.RECOMMENDED`` is the setting to begin with; without options the layers are the
             published ones.
@@ -97,7 +107,8 @@ def convert(
     _check_initialised(net)
     net = net if inplace else _copied(net)
     whole = _with_a_place(net)
-    return _taken_out(net, whole, _converted(whole, Path(whole), None, linear_block_size, options))
+    rows = _converted(whole, Path(whole), None, linear_block_size, linear, options)
+    return _taken_out(net, whole, rows)
 
 
 def _check_initialised(net: nn.Module) -> None:
@@ -131,11 +142,14 @@ def _converted(
     path: Path,
     fused: dict[nn.Module, str] | None,
     linear_block_size: int,
+    linear: Linear,
     options: dict[str, Any],
 ) -> list[LayerReport]:
     """Convert a network in place. ``fused``: the normalisations to drop and why; None: those that a layer replaces."""
     Options().changed(**options | {"block_size": options.get("block_size", linear_block_size)})  # before any work
-    plans = [(name, m, *_plan(m, path.nodes.get(name), path)) for name, m in net.named_modules()]
+    if linear not in get_args(Linear):
+        raise ValueError(f"linear must be 'classifier' or 'all', got {linear!r}")
+    plans = [(name, m, *_plan(name, m, path, linear)) for name, m in net.named_modules()]
     if fused is None:
         whitening = {m for _, m, action, _ in plans if action == "converted" or isinstance(m, Deconvolution)}
         droppable, otherwise = dict.fromkeys(path.leading_to(whitening), WHITENED), NOT_WHITENED
@@ -155,14 +169,16 @@ def _converted(
             action, why = "kept", otherwise
         if action:
             rows.append(LayerReport(name, type(module).__name__, action, why))
+    choose_paths(net)
     if path.failure:
         why = f"not traced, all layers count: {path.failure}"
         rows.append(LayerReport("(the network)", type(net).__name__, "kept", why))
     return rows
 
 
-def _plan(module: Any, nodes: list[fx.Node] | None, path: Path) -> tuple[Any, str]:
+def _plan(name: str, module: Any, path: Path, linear: Linear) -> tuple[Any, str]:
     """Action and reason for a module; no action for those that a report need not name."""
+    nodes, every = path.nodes.get(name), linear == "all" and isinstance(module, nn.Linear)
     if isinstance(module, Deconvolution):
         return "kept", "whitens already"
     norm = isinstance(module, BATCH_NORMS)
@@ -172,11 +188,11 @@ def _plan(module: Any, nodes: list[fx.Node] | None, path: Path) -> tuple[Any, st
         return "kept", f"{_full_name(module)} is not a plain layer and may compute something else"
     if _is_computed(module):
         return "kept", "a hook makes its weights (weight_norm, spectral_norm, pruning); remove that to convert it"
-    if nodes is None and not path.failure:
+    if nodes is None and not (path.failure or (every and path.is_within_a_call(name))):
         return "kept", "not on the traced path"
     if norm:
         return "dropped", ""  # if it may go, which the layers behind it decide
-    if isinstance(module, nn.Linear) and not path.is_classifier(module):
+    if isinstance(module, nn.Linear) and not (every or path.is_classifier(module)):
         return "kept", "not the classifier"
     calls = len(nodes) if nodes else 1
     return "converted", "" if calls == 1 else f"called {calls} times, each call measured and averaged"
@@ -241,7 +257,12 @@ def put_in_place(net: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def convert_pretrained(
-    net: nn.Module, images: Tensor, *, linear_block_size: int = 512, **options: Any
+    net: nn.Module,
+    images: Tensor,
+    *,
+    linear_block_size: int = 512,
+    linear: Linear = "classifier",
+    **options: Any,
 ) -> tuple[nn.Module, Report]:
     """Deconvolve a trained network without changing what it computes in evaluation: the inverse of :func:`to_plain`.
 
@@ -259,7 +280,7 @@ def convert_pretrained(
         net: a trained network, plain or with batch normalisation; it is not changed.
         images: one batch of inputs as the network is trained on, shape (N, ...), better with more rows than columns
             in every layer, see ``layers``. A layer that is called several times measures the first.
-        linear_block_size, options: as in :func:`convert`.
+        linear_block_size, linear, options: as in :func:`convert`, but for ``sample_norm``, which no weights can undo.
 
     Returns:
         A copy in evaluation mode, and a :class:`.Report`. Layers that ``images`` do not reach keep mu = 0 and D = I.
@@ -276,12 +297,14 @@ def convert_pretrained(
     True
     """
     _check_initialised(net)
+    if options.get("sample_norm"):
+        raise ValueError("sample_norm changes what a trained network computes; convert(net, ...) trains one with it")
     bare = _copied(net).eval()
     net = _with_a_place(bare)
     path = Path(net)
     with torch.no_grad():
         fused = _fuse(net, path, images)
-        rows = _converted(net, path, fused, linear_block_size, options)
+        rows = _converted(net, path, fused, linear_block_size, linear, options)
         layers = {row.name: net.get_submodule(row.name) for row in rows if row.action == "converted"}
         measured: set[str] = set()
 
@@ -328,6 +351,9 @@ def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module
         example_input: an input of the network, needed only if there is a ``ChannelDeconv``, to see whether it meets
             vectors or feature maps, and with how many dimensions.
 
+    A layer with ``sample_norm`` becomes that normalisation and a plain layer, in an ``nn.Sequential``: it depends on each
+    sample, and no weights can do it.
+
     Returns:
         A copy without deconvolution layers, in evaluation mode, ready for ``torch.export`` and ONNX. Forward and
         backward hooks of a layer pass to the one in its place.
@@ -363,6 +389,7 @@ def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module
             else:
                 pass_hooks(module, plain)
                 return plain.eval()
+    choose_paths(model)
     return model
 
 
@@ -376,7 +403,9 @@ def _plain(module: Any) -> nn.Module:
         plain = convolution(**_shape(module), **kind)
     plain.weight.copy_(weight)
     plain.bias.copy_(bias)
-    return plain
+    if module.sample_norm is None:
+        return plain
+    return nn.Sequential(SampleNorm(module.sample_norm, module.weight.dim() - 1), plain)
 
 
 def _plain_channels(module: ChannelDeconv, dimensions: int) -> nn.Module:

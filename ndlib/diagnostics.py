@@ -99,7 +99,7 @@ def layer_whiteness(model: nn.Module, x: Tensor) -> dict[str, LayerWhiteness]:
 def _look_at(layer: Deconvolution, x: Tensor) -> LayerWhiteness:
     if not hasattr(layer, "running_deconv"):
         raise TypeError(f"{layer} whitens with more than one root, of which none can be looked at alone")
-    _, cov = layer.measure(x)
+    _, cov = layer.measure(layer.prepared(x))
     root = layer.root(cov) if layer.training else layer.running_whitening()[1]
     cov, root = cov.double(), root.double()
     eigenvalues, v = torch.linalg.eigh(cov)

@@ -214,10 +214,13 @@ class DeconvLinear(Deconvolution, nn.Linear):
     def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
         return x.reshape(-1, self.in_features), Patches(blocks=self.n_blocks, grouping=self.options.grouping)
 
+    def checked(self, input: Tensor) -> tuple[Tensor, int]:
+        if input.dim() < 1 or input.shape[-1] != self.in_features:
+            raise ValueError(f"input must have shape (..., {self.in_features}), got {tuple(input.shape)}")
+        return input, 1
+
     def forward(self, input: Tensor) -> Tensor:
-        x = input
-        if x.dim() < 1 or x.shape[-1] != self.in_features:
-            raise ValueError(f"input must have shape (..., {self.in_features}), got {tuple(x.shape)}")
+        x = self.prepared(input)
         if 0 < x.numel() < self.weight.numel():  # (x - mu) D has fewer rows than D w has columns: multiply that
             return F.linear(self.whitened(x), self.weight, self.bias)
         return F.linear(x, *self.folded(x, self.weight, self.bias))
@@ -267,7 +270,7 @@ class ChannelDeconv(Deconvolution):
     """
 
     defaults: ClassVar[Options] = Options(eps=1e-2, centering="uncentred")
-    without: ClassVar[tuple[str, ...]] = ()
+    without: ClassVar[tuple[str, ...]] = ("sample_norm",)
     first_batch_starts: ClassVar[bool] = True
     rest_mean: Tensor
     rest_var: Tensor
@@ -326,10 +329,13 @@ class ChannelDeconv(Deconvolution):
         self.remember(rest_mean=mean, rest_var=var)
         return mean, var
 
+    def checked(self, input: Tensor) -> tuple[Tensor, int]:
+        if input.dim() < 2 or input.shape[1] != self.num_features:
+            raise ValueError(f"input must have shape (N, {self.num_features}, ...), got {tuple(input.shape)}")
+        return input, input.dim() - 1
+
     def forward(self, input: Tensor) -> Tensor:
-        x = input
-        if x.dim() < 2 or x.shape[1] != self.num_features:
-            raise ValueError(f"input must have shape (N, {self.num_features}, ...), got {tuple(x.shape)}")
+        x = self.prepared(input)
         with without_autocast(x), full_precision():
             measured = self.begins_measured_step(x)
             mean, root = self.batch_whitening(x) if measured else self.running_whitening()

@@ -57,15 +57,14 @@ class _AnyConvolution(Deconvolution):
         columns, blocks = block * math.prod(self.kernel_size), self.in_channels // (groups * block)
         self._begin(chosen, columns, groups, blocks, device=device, dtype=dtype)
 
-    def _batched(self, input: Tensor) -> Tensor:
-        """The input with a batch dimension; refused unless it is such a batch or one element of it."""
+    def checked(self, input: Tensor) -> tuple[Tensor, int]:
         dimensions = len(self.kernel_size)
         x = input.unsqueeze(0) if input.dim() == dimensions + 1 else input
         if x.dim() != dimensions + 2 or x.shape[1] != self.in_channels:
             sides = ("L", "H, W", "D, H, W")[dimensions - 1]
             wanted = f"(N, {self.in_channels}, {sides}) or ({self.in_channels}, {sides})"
             raise ValueError(f"input must have shape {wanted}, got {tuple(input.shape)}")
-        return x
+        return x, dimensions + 1
 
 
 def _check_groups(in_channels: int, out_channels: int, groups: int) -> None:
@@ -130,7 +129,7 @@ class Convolution(_AnyConvolution):
         return x, Patches(self.kernel_size, strides, pads, self.dilation, groups, blocks, grouping)
 
     def forward(self, input: Tensor) -> Tensor:
-        x = self._batched(input)
+        x = self.prepared(input)
         weight, bias = self.folded(x, self.weight, self.bias)
         padding: Any = self.padding
         if self.padding_mode != "zeros":
@@ -203,7 +202,7 @@ class TransposedConvolution(_AnyConvolution):
         return max(step for step in range(1, largest + 1) if math.gcd(step, s) == 1)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        x = self._batched(input)
+        x = self.prepared(input)
         weight, bias = self.folded(x, self.weight, self.bias)
         convolve, extra = TRANSPOSED[len(self.kernel_size) - 1], self._extra(x, input.dim(), output_size)
         y = convolve(x, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)

@@ -29,7 +29,7 @@ def undo_whitening(layer: Any, x: Tensor) -> None:
     options = layer.options
     layer.options = replace(options, momentum=1.0)
     layer.restart(1)
-    layer.batch_whitening(x)
+    layer.batch_whitening(layer.prepared(x))
     layer.options = options
     mean, root = (t.double() for t in layer.running_whitening())
     weight = layer.weight.double()

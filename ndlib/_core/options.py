@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch.distributed as dist
 
+from .samples import SampleNormKind
+
 __all__ = ["ABOUT", "RECOMMENDED", "Centering", "Grouping", "Options", "Running", "Solver", "parse_option"]
 
 Solver = Literal["newton_schulz", "eigh", "polar"]
@@ -42,6 +44,7 @@ class Options:
     update_every: int = 1
     freeze_after: int | None = None
     detach_root: bool = False
+    sample_norm: SampleNormKind | None = None
     process_group: dist.ProcessGroup | Literal["world"] | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +148,12 @@ ABOUT: dict[str, About] = {
         "True lets no gradient through D; through mu the gradient still flows.",
         "True or False",
         lambda value: isinstance(value, bool),
+    ),
+    "sample_norm": About(
+        "normalise every sample (a picture; of a linear layer a row of features) by itself before it is whitened: "
+        "'l1', x / mean |x|; 'layernorm', (x - mean) / (standard deviation + 1e-4). It cannot be folded.",
+        "None, 'l1' or 'layernorm'",
+        lambda value: value is None or value in get_args(SampleNormKind),
     ),
     "process_group": About(
         "processes that share mean and covariance: None, each its own; 'world', all there are when a step is taken.",

@@ -164,6 +164,10 @@ class Path:
         """Whether a value is used more than once, or belongs to the caller."""
         return isinstance(node, fx.Node) and (len(node.users) > 1 or node.op == "placeholder")
 
+    def is_within_a_call(self, name: str) -> bool:
+        """Whether a module is a part of one that the trace saw called and did not look into, as those of torch."""
+        return any(name.startswith(f"{called}.") for called in self.nodes)
+
     def is_classifier(self, module: nn.Module) -> bool:
         return module in self.classifier
 

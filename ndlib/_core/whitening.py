@@ -22,12 +22,19 @@ from .patches import Patches, count_rows, patch_samples
 from .private_torch import in_backward, note_in_state
 from .products import full_precision
 from .roots import inverse_root
+from .samples import SampleNormKind, normalise_samples
 from .warn import warn
 
 __all__ = ["Deconvolution", "block_size_for", "without_autocast"]
 
 SMALLEST_BLOCK = 8
-SHAPING = ("block_size", "grouping", "centering", "running")  # options that decide what buffers and weights mean
+SHAPING = (
+    "block_size",
+    "grouping",
+    "centering",
+    "running",
+    "sample_norm",
+)  # options that decide what buffers and weights mean
 
 
 def block_size_for(features: int, block_size: int) -> int:
@@ -73,6 +80,7 @@ class Deconvolution(nn.Module):
     update_every: int
     freeze_after: int | None
     detach_root: bool
+    sample_norm: SampleNormKind | None
     process_group: dist.ProcessGroup | Literal["world"] | None
 
     running_mean: Tensor
@@ -116,6 +124,15 @@ class Deconvolution(nn.Module):
     def _reset_nonfinite(self, device: torch.device | str | None) -> None:
         # Whole numbers can be averaged with all other buffers, as torch.optim.swa_utils does; truth values cannot.
         self.register_buffer("nonfinite", torch.zeros((), dtype=torch.uint8, device=device), persistent=False)
+
+    def checked(self, input: Tensor) -> tuple[Tensor, int]:
+        """The input with a batch dimension, refused if its shape is wrong, and how many dimensions a sample has."""
+        raise NotImplementedError
+
+    def prepared(self, input: Tensor) -> Tensor:
+        """The batch that is whitened: the input with a batch dimension, its samples normalised if the option says so."""
+        x, dimensions = self.checked(input)
+        return x if self.options.sample_norm is None else normalise_samples(x, self.options.sample_norm, dimensions)
 
     def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
         """A batch, and which of its patches the moments are estimated from: every ``stride``-th."""
@@ -344,7 +361,7 @@ class Deconvolution(nn.Module):
         return ", ".join([super().extra_repr(), f"columns={self.columns}, blocks={self.n_blocks}", *changed])
 
 
-RECORDED = ("block_size", "grouping", "centering", "running", "eps", "n_iter", "solver")  # beside a state
+RECORDED = (*SHAPING, "eps", "n_iter", "solver")  # beside a state
 HIDDEN = ("block_size", "sampling_stride")  # of a layer's description, which says columns and blocks instead
 
 
