@@ -11,40 +11,21 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, fx, nn
 
+from ._core.counterparts import DECONV_OF, plain_channels, plain_layer, shape_of
+from ._core.fast_path import choose_paths
 from ._core.folding import undo_whitening
 from ._core.hooks import before_forward
-from ._core.fast_path import choose_paths
 from ._core.norms import BATCH_NORMS, Copy, fuse_into, instead_of, is_followed_by_its_children
 from ._core.options import Options
 from ._core.private_torch import pass_hooks
 from ._core.report import LayerReport, Report
-from ._core.samples import SampleNorm
-from ._core.tracing import CONVOLUTIONS, TRANSPOSED, Path
+from ._core.tracing import CONVOLUTIONS, Path
 from ._core.whitening import Deconvolution
 from .diagnostics import check_finite
-from .layers import (
-    ChannelDeconv,
-    DeconvConv1d,
-    DeconvConv2d,
-    DeconvConv3d,
-    DeconvConvTranspose1d,
-    DeconvConvTranspose2d,
-    DeconvConvTranspose3d,
-    DeconvLinear,
-)
+from .layers import ChannelDeconv, DeconvLinear
 
 __all__ = ["Copy", "LayerReport", "Report", "convert", "convert_pretrained", "to_plain"]
 
-PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {
-    DeconvConv1d: nn.Conv1d,
-    DeconvConv2d: nn.Conv2d,
-    DeconvConv3d: nn.Conv3d,
-    DeconvConvTranspose1d: nn.ConvTranspose1d,
-    DeconvConvTranspose2d: nn.ConvTranspose2d,
-    DeconvConvTranspose3d: nn.ConvTranspose3d,
-    DeconvLinear: nn.Linear,
-}
-DECONV_OF: dict[type[nn.Module], Any] = {plain: deconv for deconv, plain in PLAIN_OF.items()}
 Linear = Literal["classifier", "all"]  # which linear layers are converted
 OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -231,19 +212,12 @@ def deconvolved(module: Any, options: Mapping[str, Any]) -> Any:
         has_bias = module.bias is not None
         layer: Any = DeconvLinear(module.in_features, module.out_features, has_bias, **kind, **options)
     else:
-        layer = DECONV_OF[type(module)](**_shape(module), **kind, **options)
+        layer = DECONV_OF[type(module)](**shape_of(module), **kind, **options)
         nn.init.zeros_(layer.bias)
     layer.weight = module.weight
     if module.bias is not None:
         layer.bias = module.bias
     return layer
-
-
-def _shape(convolution: Any) -> dict[str, Any]:
-    """The arguments that a convolution was made with."""
-    names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"]
-    names += ["output_padding"] if isinstance(convolution, TRANSPOSED) else []
-    return {name: getattr(convolution, name) for name in names}
 
 
 def put_in_place(net: nn.Module, name: str, module: nn.Module) -> None:
@@ -351,8 +325,8 @@ def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module
         example_input: an input of the network, needed only if there is a ``ChannelDeconv``, to see whether it meets
             vectors or feature maps, and with how many dimensions.
 
-    A layer with ``sample_norm`` becomes that normalisation and a plain layer, in an ``nn.Sequential``: it depends on each
-    sample, and no weights can do it.
+    A layer with ``sample_norm`` becomes that normalisation and a plain layer, in an ``nn.Sequential``: it depends on
+    each sample, and no weights can do it.
 
     Returns:
         A copy without deconvolution layers, in evaluation mode, ready for ``torch.export`` and ONNX. Forward and
@@ -363,6 +337,7 @@ def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module
         ValueError: a ``ChannelDeconv`` and no example input.
         FloatingPointError: a layer met values that are not finite, see ``check_finite``.
 
+    >>> from ndlib import DeconvConv2d
     >>> model = nn.Sequential(DeconvConv2d(3, 8, 3), nn.ReLU()).eval()
     >>> to_plain(model)
     Sequential(
@@ -383,7 +358,9 @@ def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module
         for name, module in list(model.named_modules()):
             if not isinstance(module, Deconvolution):
                 continue
-            plain = _plain_channels(module, dimensions[name]) if isinstance(module, ChannelDeconv) else _plain(module)
+            plain = (
+                plain_channels(module, dimensions[name]) if isinstance(module, ChannelDeconv) else plain_layer(module)
+            )
             if name:
                 put_in_place(model, name, plain.eval())
             else:
@@ -391,34 +368,6 @@ def to_plain(model: nn.Module, example_input: Tensor | None = None) -> nn.Module
                 return plain.eval()
     choose_paths(model)
     return model
-
-
-def _plain(module: Any) -> nn.Module:
-    weight, bias = module.folded(module.weight, module.weight, module.bias)
-    kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
-    if isinstance(module, DeconvLinear):
-        plain: Any = nn.Linear(module.in_features, module.out_features, **kind)
-    else:
-        convolution: Any = next(plain for deconv, plain in PLAIN_OF.items() if isinstance(module, deconv))
-        plain = convolution(**_shape(module), **kind)
-    plain.weight.copy_(weight)
-    plain.bias.copy_(bias)
-    if module.sample_norm is None:
-        return plain
-    return nn.Sequential(SampleNorm(module.sample_norm, module.weight.dim() - 1), plain)
-
-
-def _plain_channels(module: ChannelDeconv, dimensions: int) -> nn.Module:
-    matrix, offset = module.affine()
-    c = module.num_features
-    kind: dict[str, Any] = {"device": matrix.device, "dtype": matrix.dtype}
-    if dimensions == 2:
-        plain: Any = nn.Linear(c, c, **kind)
-    else:
-        plain = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 3](c, c, 1, **kind)
-    plain.weight.copy_(matrix.reshape(plain.weight.shape))
-    plain.bias.copy_(offset)
-    return plain
 
 
 def _dimensions(model: nn.Module, example_input: Tensor | None) -> dict[str, int]:

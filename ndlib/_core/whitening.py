@@ -130,7 +130,7 @@ class Deconvolution(nn.Module):
         raise NotImplementedError
 
     def prepared(self, input: Tensor) -> Tensor:
-        """The batch that is whitened: the input with a batch dimension, its samples normalised if the option says so."""
+        """The batch that is whitened: the input with a batch dimension, its samples normalised if that is chosen."""
         x, dimensions = self.checked(input)
         return x if self.options.sample_norm is None else normalise_samples(x, self.options.sample_norm, dimensions)
 
