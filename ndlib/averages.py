@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ._core.counting import StepCount
 from ._core.norms import BATCH_NORMS
 from ._core.whitening import Deconvolution
 
@@ -58,13 +59,15 @@ def update_statistics(
     """
     layers = _layers(model)
     norms: list[Any] = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
-    modes, before = [(m, m.training) for m in model.modules()], [(m, m.options, m.count) for m in layers]
+    modes = [(m, m.training) for m in model.modules()]
+    before = [(m, m.options, m.count, int(m.num_batches_tracked)) for m in layers]
     momenta = [(norm, norm.momentum) for norm in norms]
     steps = 0
     try:
         model.eval()
         for layer in layers:
             layer.reset_statistics()
+            layer.count = StepCount()  # frozen ones are measured too
             layer.train()
         for norm in norms:
             norm.reset_running_stats()
@@ -76,8 +79,9 @@ def update_statistics(
             x = batch[0] if isinstance(batch, (tuple, list)) else batch
             model(x if device is None else x.to(device))
     finally:
-        for layer, options, count in before:
+        for layer, options, count, taken in before:
             layer.options, layer.count = options, count
+            layer.num_batches_tracked.fill_(max(taken, 1))  # the step count, which a checkpoint goes on from
         for norm, momentum in momenta:
             norm.momentum = momentum
         for module, mode in modes:

@@ -128,6 +128,8 @@ def check_finite(model: nn.Module) -> None:
     >>> check_finite(nn.Sequential(DeconvConv2d(3, 8, 3)))  # nothing is raised
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, Deconvolution)}
+    for module in layers.values():
+        module.settle()
     hit = [name or type(model).__name__ for name, m in layers.items() if bool(m.nonfinite)]
     for module in layers.values():
         module.nonfinite.zero_()

@@ -44,6 +44,19 @@ def test_updated_statistics_are_the_mean_over_the_batches():
     assert all(m.training for m in model.modules())
 
 
+def test_an_update_measures_frozen_layers_and_keeps_the_step_count_and_the_freeze():
+    model = network()
+    for seed in range(3):
+        model(batch(seed))
+    freeze_statistics(model)
+    update_statistics(model, [batch(8)])
+    layer = model[0]
+    torch.testing.assert_close(layer.running_mean, layer.measure(batch(8))[0].flatten())
+    assert layer.num_batches_tracked == 3 and layer.count.frozen
+    layer.load_state_dict(copy.deepcopy(layer.state_dict()))
+    assert layer.count.frozen and layer.count.taken == 3
+
+
 def test_updated_statistics_of_roots_forget_the_start():
     model = network()
     update_statistics(model, [batch(1)])

@@ -1,6 +1,8 @@
 """A deconvolution layer does what the plain layer in its place does: shapes, memory, samples of torch's own tests."""
 
+import copy
 import operator
+import threading
 
 import pytest
 import torch
@@ -315,3 +317,91 @@ def test_converting_somebody_elses_norm_draws_no_random_number():
     before = torch.get_rng_state()
     convert(net[1:2])  # without a layer, whose new weights are drawn
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# Other devices, other memory. ------------------------------------------------------------------------------
+
+
+def replicas(net, count):
+    """What nn.DataParallel makes before every step, its first replica with the network's own tensors."""
+    copies = [{} for _ in range(count)]
+    for module in net.modules():
+        for i in range(count):
+            replica = copies[i][module] = module._replicate_for_data_parallel()
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(replica, name, parameter if i == 0 else parameter * 1)
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(replica, name, buffer if i == 0 else buffer.clone())
+            replica._modules = dict(module._modules)
+    for each in copies:
+        for replica in each.values():
+            for name, child in replica._modules.items():
+                setattr(replica, name, each[child])
+    return [each[net] for each in copies]
+
+
+@pytest.mark.parametrize("running", ["root", "covariance"])
+@pytest.mark.parametrize("options", [{"freeze_after": 5}, {"update_every": 2}])
+def test_data_parallel_counts_each_step_once_and_keeps_the_averages_of_the_first_device(running, options, monkeypatch):
+    monkeypatch.setattr("ndlib._core.counting.WARM_UP", 2)
+    torch.manual_seed(0)
+    net = nn.Sequential(DeconvConv2d(3, 4, 3, running=running, **options), DeconvConv2d(4, 4, 3, running=running))
+    alone = copy.deepcopy(net)
+    for _ in range(9):
+        x = torch.randn(32, 3, 9, 9)
+        parts = x.chunk(2)
+        made = replicas(net, 2)
+        outputs = [None, None]
+
+        def step(i, made=made, parts=parts, outputs=outputs):
+            outputs[i] = made[i](parts[i])
+
+        threads = [threading.Thread(target=step, args=(i,)) for i in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        torch.testing.assert_close(outputs[0], alone(parts[0]))
+        assert net[0].count.taken == alone[0].count.taken
+    assert alone[0].count.taken > 4
+    x = torch.randn(8, 3, 9, 9)
+    torch.testing.assert_close(net.eval()(x), alone.eval()(x))
+
+
+@pytest.mark.parametrize("running", ["root", "covariance"])
+def test_a_network_whose_tensors_somebody_else_sets_one_by_one_is_complete(running):
+    """As accelerate's load_checkpoint_in_model does, which knows nothing of buffers that no checkpoint holds."""
+    net = nn.Sequential(DeconvConv2d(3, 4, 3, running=running, freeze_after=4))
+    for _ in range(5):
+        net(torch.randn(16, 3, 9, 9))
+    x = torch.randn(8, 3, 9, 9)
+    wanted = net.eval()(x)
+    with torch.device("meta"):
+        empty = nn.Sequential(DeconvConv2d(3, 4, 3, running=running, freeze_after=4)).eval()
+    for name, value in net.state_dict().items():
+        layer, name = empty[0], name.removeprefix("0.")
+        if name in layer._parameters:
+            layer._parameters[name] = nn.Parameter(value.clone())
+        else:
+            layer._buffers[name] = value.clone()
+    empty.to("cpu")
+    torch.testing.assert_close(empty(x), wanted)
+    torch.testing.assert_close(to_plain(empty)(x), wanted)
+    assert empty[0].count.taken == 5
+    empty.train()(x)
+    torch.testing.assert_close(empty.eval()(x), wanted)  # its averages are frozen
+
+
+@pytest.mark.parametrize("running", ["root", "covariance"])
+def test_averages_in_unset_memory_are_those_of_a_new_layer(running):
+    """Weights are the caller's to fill, as a plain layer's; a plain checkpoint holds no averages."""
+    with torch.device("meta"):
+        empty = DeconvConv2d(3, 4, 3, running=running)
+    empty.to_empty(device="cpu")
+    plain = nn.Conv2d(3, 4, 3)
+    empty.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(8, 3, 9, 9)
+    torch.testing.assert_close(empty.eval()(x), plain(x))
+    assert empty.num_batches_tracked == 0
+    skipped = torch.nn.utils.skip_init(DeconvConv2d, 3, 4, 3, running=running)
+    assert not skipped.running_mean.any() and skipped.num_batches_tracked == 0

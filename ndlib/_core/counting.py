@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -45,6 +45,11 @@ class StepCount:
     outside: bool = False  # whether any step was ever taken outside a backward pass
     frozen: bool = False  # whether the running averages serve and are left alone, by freeze_statistics
     kept: bool = False  # whether batches are measured and not remembered, by keep_statistics
+    original: StepCount | None = None  # the count of the layer that this one's layer is a replica of
+
+    def of_replica(self) -> StepCount:
+        """The count of a replica on another device: all of them take one step, and the original takes it with them."""
+        return replace(self, original=self)
 
     def advance(self, options: Options) -> bool:
         """Count a training step, and tell whether its batch is measured."""
@@ -59,6 +64,8 @@ class StepCount:
             if last is None and step >= WARM_UP + every:
                 step = WARM_UP + (step - WARM_UP) % _circle(every)
             self.taken = step + 1
+            if self.original is not None:
+                self.original.taken = self.taken
             measures = is_measured(step, options)
         if not torch.compiler.is_compiling():  # for which a value to remember is a value to compile for
             self.measures = measures

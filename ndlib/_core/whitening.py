@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -156,6 +157,7 @@ class Deconvolution(nn.Module):
         """Check the input of a training step and count it, and tell whether this batch is to be measured."""
         if not self.training:
             return False
+        self.settle()
         # Inside a backward pass torch.utils.checkpoint computes a step again that was taken before. A layer that is
         # never called elsewhere, as in a network that runs inside somebody's backward pass, takes its steps there.
         inside = in_backward()
@@ -270,12 +272,21 @@ class Deconvolution(nn.Module):
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self.settle()
         # To another device or type go the covariance and its root alike; of halved numbers none would be taken well.
         fresh = self.options.running == "covariance" and averages.is_fresh(self)
+        unset = self.running_mean.is_meta
         super()._apply(fn, recurse)
-        if fresh:
+        if unset and not self.running_mean.is_meta:  # by to_empty: into memory that nobody filled
+            self.reset_statistics()
+        elif fresh:
             averages.mark_fresh(self)
         return self
+
+    def _replicate_for_data_parallel(self) -> Self:
+        replica = super()._replicate_for_data_parallel()
+        replica.count = self.count.of_replica()
+        return replica
 
     def reset_parameters(self) -> None:
         """New weights, and averages that have seen nothing; also after ``to_empty``, which leaves unset memory."""
@@ -298,7 +309,20 @@ class Deconvolution(nn.Module):
     def restart(self, steps: int) -> None:
         """Go on as after so many training steps."""
         self.num_batches_tracked.fill_(steps)
-        self.count = StepCount(steps)
+        self.count = replace(self.count, taken=steps)
+
+    def settle(self) -> None:
+        """Make what no checkpoint holds, where a loader that is not torch's has filled the buffers on a meta device."""
+        if self.nonfinite.is_meta and not self.running_mean.is_meta:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Go on from buffers that somebody else filled."""
+        self._reset_nonfinite(self.running_mean.device)
+        self.count = replace(self.count, taken=int(self.num_batches_tracked))
+        if self.options.running == "covariance":
+            self.running_deconv = torch.empty_like(self.get_buffer("running_cov"))
+            self.root_of = None
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -313,16 +337,10 @@ class Deconvolution(nn.Module):
         # The authors' checkpoints, and plain ones, have no such count.
         state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
-        device = self.running_mean.device
-        if device.type == "meta":
-            return
-        # What a checkpoint does not hold may still lie on the meta device, or in memory that nobody filled.
-        self._reset_nonfinite(device)
-        self.count = StepCount(int(self.num_batches_tracked))
-        if self.options.running == "covariance":
-            self.running_deconv = torch.empty_like(self.get_buffer("running_cov"))
-            self.root_of = None
-        self.train(self.training)
+        if not self.running_mean.is_meta:
+            # What a checkpoint does not hold may still lie on the meta device, or in memory that nobody filled.
+            self._begin_anew()
+            self.train(self.training)
 
     def _compare_with_state(
         self, state_dict: dict[str, Any], prefix: str, saved: dict[str, Any], errors: list[str]
