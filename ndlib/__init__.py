@@ -9,7 +9,8 @@
 ``RECOMMENDED`` is a mapping of options; without it the layers are the published ones.
 
 The method stands in this folder: ``functional`` (the mathematics), ``layers``, ``conversion``, ``averages``,
-``diagnostics``, and ``_core``, what they are built from. It needs torch and NumPy alone. The wings serve the book:
+``diagnostics``, and what they are built from, ``_core`` and ``_conversion``. It needs torch and NumPy alone. The wings
+serve the book:
 ``pictures`` (statistics and kernels of photographs), ``experiments`` (data sets, networks, training, ledgers),
 ``evidence`` (published numbers and the audit), ``bookwork`` (figures, widgets, exercises) and ``cli``. Each loads when
 it is first used.

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ._conversion.norms import BATCH_NORMS
 from ._core.counting import StepCount
-from ._core.norms import BATCH_NORMS
 from ._core.whitening import Deconvolution
 
 __all__ = ["freeze_statistics", "keep_statistics", "synchronise_statistics", "update_statistics"]

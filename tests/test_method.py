@@ -22,10 +22,9 @@ from ndlib._core.products import full_precision
 from ndlib.functional import inverse_sqrt
 
 PACKAGE = Path(ndlib.__file__).parent
-METHOD = [
-    *PACKAGE.glob("_core/*.py"),
-    *(PACKAGE / f"{n}.py" for n in ["conversion", "diagnostics", "functional", "layers"]),
-]
+LAYER = [*PACKAGE.glob("_core/*.py"), *(PACKAGE / f"{n}.py" for n in ("diagnostics", "functional", "layers"))]
+CONVERSION = [*PACKAGE.glob("_conversion/*.py"), PACKAGE / "conversion.py"]
+METHOD = LAYER + CONVERSION
 
 
 def test_a_training_step_of_a_layer_is_a_short_story():
@@ -48,7 +47,9 @@ def test_a_training_step_of_a_layer_is_a_short_story():
 
 
 def test_the_method_is_thin():
-    assert sum(len(file.read_text().splitlines()) for file in METHOD) <= 3600
+    """The layer, and what reads networks that nobody here wrote."""
+    for files, limit in ((LAYER, 3100), (CONVERSION, 1700)):
+        assert sum(len(file.read_text().splitlines()) for file in files) <= limit
 
 
 def test_private_names_of_torch_stand_in_one_file():

@@ -24,22 +24,20 @@ def fold(weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor, patche
 
 
 @in_full_precision
-def undo_whitening(layer: Any, x: Tensor) -> None:
-    """Let the running averages be those of this input, and change weight and bias so that folding undoes it."""
+def undo_whitening(layer: Any, x: Tensor, momentum: float, plain_weight: Tensor, plain_bias: Tensor | None) -> None:
+    """Let the running averages take this input up, and undo them by weight and bias that compute what plain ones do."""
     options = layer.options
-    layer.options = replace(options, momentum=1.0)
+    layer.options = replace(options, momentum=momentum)
     layer.restart(1)
     layer.batch_whitening(layer.prepared(x))
     layer.options = options
     mean, root = (t.double() for t in layer.running_whitening())
-    weight = layer.weight.double()
-    bias = None if layer.bias is None else layer.bias.double()
+    weight, bias = plain_weight.double(), None if plain_bias is None else plain_bias.double()
     unwhitened, _ = layer.fold(weight, None, mean, torch.linalg.inv(root))
     _, shifted = layer.fold(weight, bias, -mean, torch.eye(layer.columns).to(root).expand_as(root))
-    for name, value in (("weight", unwhitened), ("bias", shifted)):
-        old = getattr(layer, name)
-        requires_grad = layer.weight.requires_grad if old is None else old.requires_grad
-        value = value.to(layer.weight.dtype).contiguous()
+    for name, value, old in (("weight", unwhitened, plain_weight), ("bias", shifted, plain_bias)):
+        requires_grad = plain_weight.requires_grad if old is None else old.requires_grad
+        value = value.to(plain_weight.dtype).contiguous()
         setattr(layer, name, nn.Parameter(value, requires_grad=requires_grad))
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "models": "list the architectures: their size, what they cost and what is whitened",
     "bench": "measure time and memory of deconvolution beside batch normalisation",
     "statistics": "measure statistics and deconvolution kernel of a folder of pictures",
+    "zoo": "convert networks that others have published, and note what comes of it",
     "audit": "check tables of published results",
 }
 

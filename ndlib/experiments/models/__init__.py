@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..._core.norms import BATCH_NORMS
+from ..._conversion.norms import BATCH_NORMS
 from ..._core.options import ABOUT, parse_option
 from ...files import written_whole
 from . import imagenet

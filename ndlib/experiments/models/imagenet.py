@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..._core.norms import BATCH_NORMS
+from ..._conversion.norms import BATCH_NORMS
 from ...conversion import convert
 from ...layers import DeconvConv2d
 from ..baselines import rebuilt, replace_layers

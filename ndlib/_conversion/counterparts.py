@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .._core.samples import SampleNorm
 from ..layers import (
     ChannelDeconv,
     DeconvConv1d,
@@ -16,12 +17,11 @@ from ..layers import (
     DeconvConvTranspose3d,
     DeconvLinear,
 )
-from .samples import SampleNorm
-from .tracing import TRANSPOSED
+from .calls import TRANSPOSED
 
 __all__ = ["DECONV_OF", "PLAIN_OF", "plain_channels", "plain_layer", "shape_of"]
 
-PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {
+PLAIN_OF: dict[Any, type[nn.Module]] = {
     DeconvConv1d: nn.Conv1d,
     DeconvConv2d: nn.Conv2d,
     DeconvConv3d: nn.Conv3d,
@@ -30,7 +30,7 @@ PLAIN_OF: dict[type[nn.Module], type[nn.Module]] = {
     DeconvConvTranspose3d: nn.ConvTranspose3d,
     DeconvLinear: nn.Linear,
 }
-DECONV_OF: dict[type[nn.Module], Any] = {plain: deconv for deconv, plain in PLAIN_OF.items()}
+DECONV_OF: dict[Any, Any] = {plain: deconv for deconv, plain in PLAIN_OF.items()}
 
 
 def shape_of(convolution: Any) -> dict[str, Any]:
