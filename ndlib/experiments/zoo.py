@@ -1,16 +1,13 @@
 """Does conversion work on networks that nobody here wrote? Each of :mod:`.zoo_networks` is converted, trained for a
 step, evaluated, made plain and converted with its function kept, in a process and a line of a file of its own.
-
-``python -m ndlib.experiments.zoo FAMILY FILE NAME`` examines one network and prints its line.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -211,18 +208,34 @@ def visit(file: Path, families: list[str] | None = None) -> Iterator[str]:
     A network that runs out of time or memory takes its process with it and leaves a line that says so.
     """
     done = {(r["family"], r["name"]) for r in read(file)} if file.exists() else set()
+    torch.set_num_threads(1)
     for family in families or FAMILIES:
         for network in catalogue(family):
-            if (network.family, network.name) in done:
-                continue
-            words = [sys.executable, "-W", "ignore", "-m", __name__, network.family, network.file, network.name]
-            try:
-                result = subprocess.run(words, capture_output=True, text=True, timeout=20 * SECONDS, check=True)
-                found = json.loads(result.stdout.splitlines()[-1])
-            except (subprocess.SubprocessError, ValueError, IndexError) as error:
-                found = {**vars(network), "failed": f"process: {_first_line(error)}"}
-            append_line(file, found | provenance("cpu"))
-            yield f"{network.family} {network.name}: {found['failed'] or 'ok'}"
+            if (network.family, network.name) not in done:
+                found = _in_a_process(network)
+                append_line(file, found | provenance("cpu"))
+                yield f"{network.family} {network.name}: {found['failed'] or 'ok'}"
+
+
+def _in_a_process(network: Network) -> Record:
+    """Examine a network in a process of its own, which begins with the packages that this one has imported."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_send, args=(there, network))
+    process.start()
+    there.close()
+    try:
+        return here.recv() if here.poll(20 * SECONDS) else vars(network) | {"failed": "process: no answer"}
+    except EOFError:
+        process.join()
+        return vars(network) | {"failed": f"process: ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(to: Any, network: Network) -> None:
+    warnings.simplefilter("ignore")
+    to.send(examine(network))
 
 
 def read(file: Path) -> list[Record]:
@@ -267,9 +280,3 @@ def summary(records: list[Record]) -> list[Record]:
             }
         )
     return rows
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    print(json.dumps(examine(Network(*sys.argv[1:]))))

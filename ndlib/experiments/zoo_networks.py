@@ -19,6 +19,7 @@ from .._conversion.norms import is_batch_norm
 __all__ = ["FAMILIES", "Network", "build", "catalogue"]
 
 FAMILIES = ("torchvision", "timm", "smp", "monai", "transformers")
+PACKAGES = {"smp": "segmentation_models_pytorch", "monai": "monai.networks.nets"}  # where not called as the family
 SIDES = (64, 96, 128, 160, 224, 256)  # of the pictures: the smallest that a network takes
 
 
@@ -33,6 +34,7 @@ class Network:
 
 def catalogue(family: str) -> Iterator[Network]:
     """The networks of a family: of timm and torchvision the smallest architecture of every file that has BN."""
+    importlib.import_module(PACKAGES.get(family, family))  # once, for all processes that examine a network of it
     if family == "timm":
         yield from _timm()
     elif family == "torchvision":
@@ -196,10 +198,10 @@ def build(network: Network) -> tuple[nn.Module, Any, Any]:
         return _with_pictures(net, 3)
     if network.family == "smp":
         decoder, encoder = network.name.split(" ")
-        smp = importlib.import_module("segmentation_models_pytorch")
+        smp = importlib.import_module(PACKAGES["smp"])
         return _with_pictures(getattr(smp, decoder)(encoder, encoder_weights=None), 3)
     if network.family == "monai":
-        kind = getattr(importlib.import_module("monai.networks.nets"), network.name)
+        kind = getattr(importlib.import_module(PACKAGES["monai"]), network.name)
         return _with_pictures(kind(**MONAI[network.name]), 1)
     return _transformer(network.name)
 
