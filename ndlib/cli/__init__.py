@@ -16,6 +16,7 @@ COMMANDS = {
     "segment": "train DeepLabV3 to name the class of every pixel",
     "models": "list the architectures: their size, what they cost and what is whitened",
     "bench": "measure time and memory of deconvolution beside batch normalisation",
+    "check": "check the layers on a device: parity with the CPU, waiting, compiling, speed",
     "statistics": "measure statistics and deconvolution kernel of a folder of pictures",
     "zoo": "convert networks that others have published, and note what comes of it",
     "audit": "check tables of published results",
