@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from ._conversion.counterparts import DECONV_OF, plain_channels, plain_layer, shape_of
 from ._conversion.fast_path import choose_paths
 from ._conversion.following import copied
 from ._conversion.norms import Copy, instead_of
+from ._conversion.optimisers import watch_optimisers
 from ._conversion.planning import Linear, Path, Plan, decide_norms, full_name, plans_of, rows_of_functions
 from ._conversion.pretrained import batches_of, fuse, input_dimensions, measure_and_undo, tied
 from ._conversion.replacing import put_in_place, unwrapped
@@ -92,10 +94,12 @@ def convert(
     """
     _check_layers(net)
     inside, put_back, off = unwrapped(net)
+    before = dict(inside.named_parameters())
     inside = inside if inplace else copied(inside, modules=list(inside.modules()))
     whole = _with_a_place(inside)
     path = Path(whole, example_input)
     rows = _converted(whole, path, None, linear_block_size, linear, options)
+    watch_optimisers(before, inside)
     return _taken_out(inside, whole, rows, put_back, off)
 
 
@@ -105,8 +109,7 @@ def _check_layers(net: nn.Module) -> None:
         layer = name or type(module).__name__
         if isinstance(module, lazy) and module.has_uninitialized_params():  # type: ignore[misc]
             raise ValueError(f"{layer} is not initialised yet; run the network once before converting it")
-        weight = getattr(module, "weight", None)
-        if isinstance(module, tuple(DECONV_OF)) and isinstance(weight, Tensor) and weight.is_complex():
+        if any(p.is_complex() for p in module.parameters(recurse=False)) and isinstance(module, tuple(DECONV_OF)):
             raise ValueError(f"{layer} has complex weights, and whitening is for real numbers")
 
 
@@ -188,7 +191,8 @@ def deconvolved(module: Any, options: Mapping[str, Any]) -> Any:
     """A deconvolution layer with the very parameters of a plain convolution or linear layer, or of a subclass that does
     something to its input or weight first, which the new layer then does too.
     """
-    kind: dict[str, Any] = {"device": module.weight.device, "dtype": module.weight.dtype}
+    one = next(module.parameters())  # not the weight: asking a parametrised layer for it may change the layer
+    kind: dict[str, Any] = {"device": one.device, "dtype": one.dtype}
     torchs = parametrize.type_before_parametrizations(module)
     own = None if torchs in DECONV_OF else product_of(module)
     if isinstance(module, nn.Linear):
@@ -212,7 +216,9 @@ def _take_parameters(layer: Any, module: Any) -> None:
     computed = getattr(module, "parametrizations", {})
     for name in ("weight", "bias"):
         if name in computed:
+            state = copy.deepcopy(computed[name].state_dict())  # registering runs it on the new layer's random weights
             parametrize.transfer_parametrizations_and_params(module, layer, name)
+            layer.parametrizations[name].load_state_dict(state)
         elif getattr(module, name) is not None:
             setattr(layer, name, getattr(module, name))
 

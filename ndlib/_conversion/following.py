@@ -58,8 +58,9 @@ def _followed(net: nn.Module, example: Any, training: bool) -> list[Call]:
     args, kwargs = arguments_of(copied(example))
     recorder = _Recorder(trial, (args, kwargs))
     for module, name in zip(trial.modules(), [name for name, _ in net.named_modules()], strict=True):
-        drop_forward_hooks(module)
-        recorder.watch(module, name)
+        if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks, and shows its operators anyway
+            drop_forward_hooks(module)
+            recorder.watch(module, name)
     with torch.no_grad(), _random_state_kept(trial), recorder:
         results = trial(*args, **kwargs)
     recorder.calls.append(Call(inputs=recorder.sources(tensors_in(results))))

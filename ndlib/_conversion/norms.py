@@ -58,6 +58,8 @@ def is_other_norm(module: nn.Module) -> bool:
     """Whether a module normalises each example by itself, as torch's do and as others say by their name."""
     if isinstance(module, OTHER_NORMS):
         return True
+    if type(module).__module__.startswith("torch.nn.utils"):  # a parametrisation that normalises weights
+        return False
     named = type(module).__name__.lower().removesuffix("2d").removesuffix("3d").endswith("norm")
     return named and not is_batch_norm(module) and next(module.children(), None) is None
 

@@ -180,6 +180,8 @@ def rows_of_functions(path: Path) -> list[LayerReport]:
         module = path.modules[name]
         if norm := NORMS.get(call.function) if call.live else None:
             why = f"calls {norm}_norm as a function in its own forward, so that stays, beside whitening"
+        elif any(isinstance(child, torch.jit.ScriptModule) for child in module.children()):
+            continue  # whose functions cannot be told from those of the module itself
         elif path.has_weights(call) and not path.is_layer(call) and not isinstance(module, Deconvolution):
             why = "has weights and is no layer that can be converted, so its input is not whitened"
         else:

@@ -101,8 +101,9 @@ class OwnInput:
         self.own = copy.deepcopy(layer).to("meta")  # only the shape of its weight is asked for
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given, *others = *args, *kwargs.values()  # whatever the subclass calls it
         with _Watch("input"):
-            return (self.own(*args, **kwargs),), {}
+            return (self.own(given), *others), {}
 
 
 class OwnWeight(nn.Module):

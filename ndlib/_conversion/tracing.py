@@ -123,8 +123,7 @@ def _writes(node: fx.Node, module: nn.Module | None) -> bool:
 def _alone(node: fx.Node, module: nn.Module | None) -> Any:
     """What a node does to its one input."""
     if module is not None:
-        trial = copy.copy(module)
-        return None if next(module.children(), None) is not None else trial.eval()
+        return None if next(module.children(), None) is not None else copy.copy(module).eval()
     if is_pointwise(_function(node)):
         return torch.clone
 

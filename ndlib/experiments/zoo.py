@@ -96,8 +96,9 @@ class _Visit:
         for how, example in (("traced", None), ("followed", self.training)):
             self.new, report = convert(self.net, example_input=example)
             self.found[f"{how}_dropped"] = sum(r.norm == "batch" and r.action == "dropped" for r in report.rows)
-            self.found[how] = not any(r.name == "(the network)" for r in report.rows)
+            self.found[how] = not any(r.why.startswith("not traced") for r in report.rows)
         self.found |= {"kept": _reasons(report), "verdict": report.verdict()}
+        self.found["kept_all_linear"] = _reasons(convert(self.net, example_input=self.training, linear="all")[1])
         self.found |= {action: report.count(action) for action in ("converted", "dropped")}
         self.found["plain"] = sum(r.action == "kept" and not r.norm for r in report.rows)
 

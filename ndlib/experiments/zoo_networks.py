@@ -118,7 +118,13 @@ MONAI: dict[str, dict[str, Any]] = {
         **{"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [16, 32, 64, 128]},
         **{"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2},
     },
-    "EfficientNetBN": {"model_name": "efficientnet-b0", "spatial_dims": 2, "in_channels": 1, "num_classes": 2},
+    "EfficientNetBN": {
+        "model_name": "efficientnet-b0",
+        "pretrained": False,
+        "spatial_dims": 2,
+        "in_channels": 1,
+        "num_classes": 2,
+    },
     "FlexibleUNet": {"in_channels": 1, "out_channels": 2, "backbone": "efficientnet-b0", "spatial_dims": 2},
     "AHNet": {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "psp_block_num": 0, "upsample_mode": "bilinear"},
     "RegUNet": {
