@@ -10,7 +10,7 @@ SOURCES := $(shell find ndlib data -type f -not -path '*/__pycache__/*')
 export GOMP_SPINCOUNT ?= 10000
 
 .DELETE_ON_ERROR:
-.PHONY: help book test lint types unit pages bench widget-speed serve notebooks lab links publish colab binder \
+.PHONY: help book test lint types unit pages bench widget-speed serve notebooks lab links zoo publish colab binder \
 	new-chapter hooks clean
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make lab        open the chapters as notebooks in JupyterLab'
 	@echo 'make new-chapter NAME=my-chapter   begin a chapter: book/my-chapter.md'
 	@echo 'make hooks      check every commit as make test does'
+	@echo 'make zoo        convert networks of other packages; some two hours'
 	@echo 'make links      follow the links to other sites'
 	@echo 'make publish    push the built book to the branch gh-pages'
 	@echo 'make clean      remove what was built, and the environment'
@@ -109,6 +110,13 @@ binder:
 	_build/repo2docker/bin/repo2docker --no-run --image-name network-deconvolution-binder _build/binder
 	docker run --rm --memory 2g --memory-swap 2g network-deconvolution-binder \
 		bash -c 'jupyter execute --timeout=900 notebooks/*.ipynb'
+
+# Whether conversion still works on today's networks of other packages; fails if one that did now does not.
+zoo:
+	$(PYTHON) -m venv _build/zoo
+	_build/zoo/bin/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=_build/zoo _build/zoo/bin/uv pip install --editable '.[zoo]'
+	_build/zoo/bin/ndlib zoo --file _build/zoo.jsonl --compare data/results/zoo.jsonl
 
 clean:
 	rm -rf _build $(VENV)

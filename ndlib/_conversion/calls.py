@@ -97,7 +97,8 @@ class Calls:
         module = self.module(call)
         if module is not None:
             return not (self.has_weights(call) or is_other_norm(module))
-        return call.function not in PRODUCTS and call.function not in SHAPES
+        mixes = self.has_weights(call) or sum(taken.live for taken in call.inputs) > 1  # and not with a fixed filter
+        return not (call.function in PRODUCTS and mixes) and call.function not in SHAPES
 
     def is_elementwise(self, call: Call) -> bool:
         """Whether each number of the output depends on one of the input: activations, dropout, changes of shape."""

@@ -95,7 +95,8 @@ def _call(node: fx.Node, net: nn.Module, names: dict[nn.Module, str], calls: dic
     live = any(taken.live for taken in inputs)
     learnt = not live and any(taken.learnt for taken in inputs)
     module = net.get_submodule(str(node.target)) if node.op == "call_module" else None
-    inside = list(node.meta.get("nn_module_stack", {"": None}))[-1]
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    inside = names[net.get_submodule(stack[-1][0])] if stack else ""
     call = Call(names[module] if module is not None else "", _function(node), inside, inputs, live, learnt)
     call.view = isinstance(module, KEEPING) or (module is None and (call.function in VIEWS or is_view(call.function)))
     if _writes(node, module) and inputs:

@@ -25,7 +25,7 @@ from .ledger import Record, append_line
 from .provenance import provenance
 from .zoo_networks import FAMILIES, Network, build, catalogue
 
-__all__ = ["SECONDS", "examine", "read", "summary", "visit"]
+__all__ = ["SECONDS", "examine", "read", "summary", "visit", "worse"]
 
 SECONDS = 30  # of processor time for one network, once it is built
 REASONS = {  # what a report says of a normalisation that stays, and the kind of reason
@@ -250,34 +250,61 @@ def read(file: Path) -> list[Record]:
     return list({(r["family"], r["name"]): r for r in lines}.values())
 
 
+def worse(records: list[Record], before: list[Record]) -> list[str]:
+    """The networks that fail, keep more normalisation or have larger errors than in earlier records.
+
+    >>> worse([{"family": "timm", "name": "a", "failed": "train: no"}], [{"family": "timm", "name": "a", "failed": ""}])
+    ['timm a: train: no']
+    """
+    earlier = {(r["family"], r["name"]): r for r in before}
+    found = []
+    for record in records:
+        old = earlier.get((record["family"], record["name"]))
+        if old is None or old["failed"]:
+            continue
+        kept, kept_before = (sum(r.get("kept", {}).values()) for r in (record, old))
+        said = record["failed"] or (f"{kept} norms stay, {kept_before} before" if kept > kept_before else "")
+        if not said and _rounding_aside(record) > max(1e-4, 10 * _rounding_aside(old)):
+            said = f"error {_rounding_aside(record):.1e}"
+        if said:
+            found.append(f"{record['family']} {record['name']}: {said}")
+    return found
+
+
 def _rounding_aside(record: Record) -> float:
     return float(record.get("pretrained_error_float64") or record.get("pretrained_error") or 0)
 
 
-def summary(records: list[Record]) -> list[Record]:
-    """By family: networks with BN that were examined, those that lost all of it, layers, and the largest errors.
+OFF_PATH = "not on the path"  # norms that a network has and never calls
 
-    >>> line = {"family": "timm", "norms": 2, "dropped": 2, "kept": {}, "converted": 3, "plain": 1, "failed": ""}
-    >>> errors = {"fold_error": 1e-6, "pretrained_error": 2e-6, "nd_trains": True, "bn_trains": True}
-    >>> summary([line | errors])[0]["without"]
+
+def summary(records: list[Record]) -> list[Record]:
+    """By family: networks with BN that were converted, those that lost all of it that they call, with the classifier
+    alone and with all linear layers converted, layers, and the largest errors.
+
+    >>> line = {"family": "timm", "name": "a", "norms": 2, "dropped": 2, "kept": {}, "converted": 3, "plain": 1}
+    >>> rest = {"failed": "", "fold_error": 1e-6, "pretrained_error": 2e-6, "nd_trains": True, "bn_trains": True}
+    >>> summary([line | rest])[0]["without"]
     1
     """
     rows = []
     for family in dict.fromkeys(r["family"] for r in records):
-        those = [r for r in records if r["family"] == family and r.get("norms") and "converted" in r]
+        ours = [r for r in records if r["family"] == family]
+        those = [r for r in ours if r.get("norms") and "converted" in r]
         trained = [r for r in those if r.get("bn_trains") is True]
         rows.append(
             {
                 "family": family,
                 "networks": len(those),
-                "without": sum(not r["kept"] for r in those),
+                "without": sum(not r["kept"].keys() - {OFF_PATH} for r in those),
+                "without_all_linear": sum(not set(r.get("kept_all_linear", ())) - {OFF_PATH} for r in those),
                 "converted": sum(r["converted"] for r in those),
                 "plain": sum(r["plain"] for r in those),
                 "trained": len(trained),
                 "trains": sum(bool(r.get("nd_trains")) for r in trained),
                 "fold_error": max((float(r.get("fold_error", 0)) for r in those), default=0.0),
                 "pretrained_error": max((_rounding_aside(r) for r in those), default=0.0),
-                "failed": [r["name"] for r in records if r["family"] == family and r["failed"]],
+                "failed": [r["name"] for r in ours if r["failed"]],
             }
         )
     return rows

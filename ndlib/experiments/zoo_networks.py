@@ -119,11 +119,8 @@ MONAI: dict[str, dict[str, Any]] = {
         **{"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2},
     },
     "EfficientNetBN": {
-        "model_name": "efficientnet-b0",
-        "pretrained": False,
-        "spatial_dims": 2,
-        "in_channels": 1,
-        "num_classes": 2,
+        **{"model_name": "efficientnet-b0", "pretrained": False},
+        **{"spatial_dims": 2, "in_channels": 1, "num_classes": 2},
     },
     "FlexibleUNet": {"in_channels": 1, "out_channels": 2, "backbone": "efficientnet-b0", "spatial_dims": 2},
     "AHNet": {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "psp_block_num": 0, "upsample_mode": "bilinear"},
