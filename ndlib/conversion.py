@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ._conversion.counterparts import DECONV_OF, plain_channels, plain_layer, shape_of
+from ._conversion.counterparts import DECONV_OF, plain_channels, plain_layer, refuse_merged, shape_of
 from ._conversion.fast_path import choose_paths
 from ._conversion.following import copied
 from ._conversion.norms import Copy, instead_of
@@ -312,8 +312,10 @@ def to_plain(model: nn.Module, example_input: Any = None) -> nn.Module:
 
     Raises:
         RuntimeError: the model is in training mode.
-        ValueError: a ``ChannelDeconv`` and no example input.
+        ValueError: a ``ChannelDeconv`` and no example input, or adapters (LoRA) that are merged into the weights.
         FloatingPointError: a layer met values that are not finite, see ``check_finite``.
+
+    Warns where many weights of a layer are zero, as after pruning: those of the plain layer will not be.
 
     >>> from ndlib import DeconvConv2d
     >>> model = nn.Sequential(DeconvConv2d(3, 8, 3), nn.ReLU()).eval()
@@ -329,6 +331,7 @@ def to_plain(model: nn.Module, example_input: Any = None) -> nn.Module:
             f"to_plain: {training[0] or 'the model'} is in training mode, where it whitens with the batch and has no "
             "fixed weights; call model.eval() first"
         )
+    refuse_merged(model)
     model, put_back, _ = unwrapped(model)
     model = copied(model, modules=list(model.modules()))
     check_finite(model)  # the copy, as it clears the flags that it reads

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .._core.samples import SampleNorm
+from .._core.warn import warn
+from .._core.whitening import Deconvolution
 from ..layers import (
     ChannelDeconv,
     DeconvConv1d,
@@ -19,7 +21,9 @@ from ..layers import (
 )
 from .calls import TRANSPOSED
 
-__all__ = ["DECONV_OF", "PLAIN_OF", "plain_channels", "plain_layer", "shape_of"]
+__all__ = ["DECONV_OF", "PLAIN_OF", "plain_channels", "plain_layer", "refuse_merged", "shape_of"]
+
+FEW = 0.1  # of the weights are zero by chance at most
 
 PLAIN_OF: dict[Any, type[nn.Module]] = {
     DeconvConv1d: nn.Conv1d,
@@ -51,9 +55,29 @@ def plain_layer(module: Any) -> nn.Module:
         plain = convolution(**shape_of(module), **kind)
     plain.weight.copy_(weight)
     plain.bias.copy_(bias)
+    _warn_of_filled_zeros(module, plain.weight)
     if module.sample_norm is None:
         return plain
     return nn.Sequential(SampleNorm(module.sample_norm, module.weight.dim() - 1), plain)
+
+
+def _warn_of_filled_zeros(module: Any, folded: Tensor) -> None:
+    before, after = (float((weight == 0).float().mean()) for weight in (module.weight, folded))
+    if before >= FEW and after < before / 2:
+        warn(
+            f"{module}: {before:.0%} of its weights w are zero, and {after:.0%} of the plain layer's, which are D w; "
+            "prune the plain network, after to_plain"
+        )
+
+
+def refuse_merged(model: nn.Module) -> None:
+    """Refuse adapters (LoRA) that were added to weights of deconvolution layers, as far as they say so."""
+    for name, module in model.named_modules():
+        if getattr(module, "merged", False) is True and any(isinstance(m, Deconvolution) for m in module.modules()):
+            raise ValueError(
+                f"to_plain: the adapter {name or type(module).__name__} is merged into weights that meet whitened "
+                "patches, where its change means another one; unmerge it, call to_plain, and merge it then"
+            )
 
 
 def plain_channels(module: ChannelDeconv, dimensions: int) -> nn.Module:

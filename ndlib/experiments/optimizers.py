@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["OPTIMIZERS", "optimizers"]
+__all__ = ["OPTIMIZERS", "KernelMuon", "optimizers"]
 
 OPTIMIZERS = ("sgd", "adamw", "muon")
 
@@ -42,31 +43,48 @@ def optimizers(
         if p.requires_grad:
             (kernels if name == "muon" and p.ndim == 4 else others).append(p)
     adamw = torch.optim.AdamW(others, betas=(momentum, 0.999), **common)
-    return [_muon(kernels, momentum=momentum, **common), adamw] if kernels else [adamw]
+    return [KernelMuon(kernels, momentum=momentum, **common), adamw] if kernels else [adamw]
 
 
-def _muon(kernels: list[nn.Parameter], **options: Any) -> Optimizer:
-    """torch's Muon takes matrices only: it is given a matrix for each kernel, in step with it."""
-    if not hasattr(torch.optim, "Muon"):
-        raise ValueError(f"optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}")
+class KernelMuon(Optimizer):
+    """torch's Muon, which takes matrices only, for kernels: it is given a matrix for each, in step with it.
 
-    def matrix(kernel: Tensor) -> Tensor:
-        return kernel.detach().flatten(1)
+    To whoever clears gradients, unscales them or changes the learning rate it is an optimiser of the kernels.
+    """
 
-    matrices = [nn.Parameter(matrix(kernel).clone()) for kernel in kernels]
-    optimizer: Optimizer = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options)
-
-    @torch.no_grad()
-    def before(*_: Any) -> None:
-        for m, kernel in zip(matrices, kernels, strict=True):
-            m.copy_(matrix(kernel))
-            m.grad = None if kernel.grad is None else matrix(kernel.grad)
+    def __init__(self, kernels: list[nn.Parameter], **options: Any) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(f"optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}")
+        super().__init__(kernels, options)
+        self.chosen = tuple(options)
+        self.matrices = [nn.Parameter(_matrix(kernel).clone()) for kernel in kernels]
+        self.muon = torch.optim.Muon(self.matrices, adjust_lr_fn="match_rms_adamw", **options)
 
     @torch.no_grad()
-    def after(*_: Any) -> None:
-        for m, kernel in zip(matrices, kernels, strict=True):
-            kernel.copy_(m.view_as(kernel))
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; ``closure`` computes the gradient first, and its loss is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        (group,) = self.param_groups
+        pairs = list(zip(self.matrices, group["params"], strict=True))
+        for matrix, kernel in pairs:
+            matrix.copy_(_matrix(kernel))
+            matrix.grad = None if kernel.grad is None else _matrix(kernel.grad)
+        self.muon.param_groups[0].update({name: group[name] for name in self.chosen})
+        self.muon.step()
+        for matrix, kernel in pairs:
+            kernel.copy_(matrix.view_as(kernel))
+        return loss
 
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(after)
-    return optimizer
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "muon": self.muon.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state_dict["muon"])
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "muon"})
+
+
+def _matrix(kernel: Tensor) -> Tensor:
+    return kernel.detach().flatten(1)
