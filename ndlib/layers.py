@@ -30,6 +30,7 @@ from ._core.moments import sample_moments
 from ._core.options import Options
 from ._core.patches import Patches
 from ._core.products import full_precision
+from ._core.samples import normalise_samples
 from ._core.whitening import Deconvolution, block_size_for, without_autocast
 from .functional import join_columns
 
@@ -214,10 +215,11 @@ class DeconvLinear(Deconvolution, nn.Linear):
     def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
         return x.reshape(-1, self.in_features), Patches(blocks=self.n_blocks, grouping=self.options.grouping)
 
-    def checked(self, input: Tensor) -> tuple[Tensor, int]:
+    def prepared(self, input: Tensor) -> Tensor:
         if input.dim() < 1 or input.shape[-1] != self.in_features:
             raise ValueError(f"input must have shape (..., {self.in_features}), got {tuple(input.shape)}")
-        return input, 1
+        kind = self.options.sample_norm
+        return input if kind is None else normalise_samples(input, kind, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         x = self.prepared(input)
@@ -329,10 +331,10 @@ class ChannelDeconv(Deconvolution):
         self.remember(rest_mean=mean, rest_var=var)
         return mean, var
 
-    def checked(self, input: Tensor) -> tuple[Tensor, int]:
+    def prepared(self, input: Tensor) -> Tensor:
         if input.dim() < 2 or input.shape[1] != self.num_features:
             raise ValueError(f"input must have shape (N, {self.num_features}, ...), got {tuple(input.shape)}")
-        return input, input.dim() - 1
+        return input
 
     def forward(self, input: Tensor) -> Tensor:
         x = self.prepared(input)

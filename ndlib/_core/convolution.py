@@ -14,6 +14,7 @@ from .distributed import rows_before
 from .folding import turned
 from .options import Options
 from .patches import Patches
+from .samples import normalise_samples
 from .warn import warn
 from .whitening import Deconvolution, block_size_for
 
@@ -57,14 +58,15 @@ class _AnyConvolution(Deconvolution):
         columns, blocks = block * math.prod(self.kernel_size), self.in_channels // (groups * block)
         self._begin(chosen, columns, groups, blocks, device=device, dtype=dtype)
 
-    def checked(self, input: Tensor) -> tuple[Tensor, int]:
+    def prepared(self, input: Tensor) -> Tensor:
         dimensions = len(self.kernel_size)
         x = input.unsqueeze(0) if input.dim() == dimensions + 1 else input
         if x.dim() != dimensions + 2 or x.shape[1] != self.in_channels:
             sides = ("L", "H, W", "D, H, W")[dimensions - 1]
             wanted = f"(N, {self.in_channels}, {sides}) or ({self.in_channels}, {sides})"
             raise ValueError(f"input must have shape {wanted}, got {tuple(input.shape)}")
-        return x, dimensions + 1
+        kind = self.options.sample_norm
+        return x if kind is None else normalise_samples(x, kind, dimensions + 1)
 
 
 def _check_groups(in_channels: int, out_channels: int, groups: int) -> None:

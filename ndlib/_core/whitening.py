@@ -23,7 +23,7 @@ from .patches import Patches, count_rows, patch_samples
 from .private_torch import in_backward, note_in_state
 from .products import full_precision
 from .roots import inverse_root
-from .samples import SampleNormKind, normalise_samples
+from .samples import SampleNormKind
 from .warn import warn
 
 __all__ = ["Deconvolution", "block_size_for", "without_autocast"]
@@ -126,14 +126,9 @@ class Deconvolution(nn.Module):
         # Whole numbers can be averaged with all other buffers, as torch.optim.swa_utils does; truth values cannot.
         self.register_buffer("nonfinite", torch.zeros((), dtype=torch.uint8, device=device), persistent=False)
 
-    def checked(self, input: Tensor) -> tuple[Tensor, int]:
-        """The input with a batch dimension, refused if its shape is wrong, and how many dimensions a sample has."""
-        raise NotImplementedError
-
     def prepared(self, input: Tensor) -> Tensor:
-        """The batch that is whitened: the input with a batch dimension, its samples normalised if that is chosen."""
-        x, dimensions = self.checked(input)
-        return x if self.options.sample_norm is None else normalise_samples(x, self.options.sample_norm, dimensions)
+        """The batch that is whitened: the input, if its shape is right, with a batch dimension, samples normalised."""
+        raise NotImplementedError
 
     def sampled(self, x: Tensor, stride: int) -> tuple[Tensor, Patches]:
         """A batch, and which of its patches the moments are estimated from: every ``stride``-th."""
@@ -157,7 +152,8 @@ class Deconvolution(nn.Module):
         """Check the input of a training step and count it, and tell whether this batch is to be measured."""
         if not self.training:
             return False
-        self.settle()
+        if self.nonfinite.is_meta:
+            self.settle()
         # Inside a backward pass torch.utils.checkpoint computes a step again that was taken before. A layer that is
         # never called elsewhere, as in a network that runs inside somebody's backward pass, takes its steps there.
         inside = in_backward()

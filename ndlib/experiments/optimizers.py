@@ -50,6 +50,12 @@ class KernelMuon(Optimizer):
     """torch's Muon, which takes matrices only, for kernels: it is given a matrix for each, in step with it.
 
     To whoever clears gradients, unscales them or changes the learning rate it is an optimiser of the kernels.
+
+    >>> layer = nn.Conv2d(2, 3, 3)
+    >>> update = KernelMuon([layer.weight], lr=0.01)
+    >>> loss = update.step(lambda: layer(torch.ones(1, 2, 4, 4)).sum())
+    >>> update.param_groups[0]["params"][0].shape
+    torch.Size([3, 2, 3, 3])
     """
 
     def __init__(self, kernels: list[nn.Parameter], **options: Any) -> None:

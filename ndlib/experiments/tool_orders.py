@@ -1,9 +1,9 @@
 """What it costs to use a tool of the PyTorch world in the wrong order beside deconvolution, measured on pictures.
 
-    python -m ndlib.experiments.tool_orders     # writes data/results/tool-orders.jsonl; some minutes of one core
+    python -m ndlib.experiments.tool_orders     # writes data/results/tool-orders.json; some minutes of one core
 
 A small network of the published layers learns CIFAR-10; then each tool is used as it would be with batch normalisation,
-and as the page "Beside other tools" says. One JSON line for each tool, order and seed.
+and as the page "Beside other tools" says. One record for each tool, order and seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..conversion import convert, to_plain
 from .datasets import load
 from .provenance import provenance
 
-__all__ = ["RIGHT", "study"]
+__all__ = ["RIGHT"]
 
 SEEDS = range(1, 4)
 IMAGES, HELD_OUT, BATCH, EPOCHS, RATE, MOMENTUM = 4_000, 2_000, 64, 3, 0.1, 0.9  # a constant rate, as averaging wants
@@ -241,10 +241,9 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", ".*rows for a covariance")  # of the classifier's
     source = {"command": "python -m ndlib.experiments.tool_orders", **provenance("cpu")}
-    with files.path("results/cifar10.jsonl").with_name("tool-orders.jsonl").open("w") as file:
-        for record in study():
-            file.write(json.dumps(record | source) + "\n")
-            file.flush()
+    lines = ",\n".join(json.dumps(record) for record in study())
+    file = files.path("results/cifar10.jsonl").with_name("tool-orders.json")
+    file.write_text(f'{{"source": {json.dumps(source)},\n"runs": [\n{lines}\n]}}\n')
 
 
 if __name__ == "__main__":
