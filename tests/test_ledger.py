@@ -2,17 +2,24 @@
 
 import json
 import math
+import tempfile
+import warnings
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ndlib import files
-from ndlib.experiments import ledger
+from ndlib.experiments import ledger, runs
 from ndlib.experiments.settings import Settings, recorded_types
 
+FEW = settings(max_examples=100, deadline=None)
 RECORD = {
-    "schema": 3,
+    "schema": 4,
     "dataset": "photo-patches",
+    "size": 0,
     "split": "test",
     "data_sha256": "0" * 64,
     "train_images": 100,
@@ -45,6 +52,7 @@ RECORD = {
     "train_seconds": 1.0,
     "test_seconds": 0.1,
     "params": 1000,
+    "stretches": [],
     "device": "cpu",
     "python": "3.11",
     "torch": "2",
@@ -72,7 +80,7 @@ def test_read_returns_appended_records_in_order(tmp_path):
         ({"extra": 1}, r"unknown keys \['extra'\]"),
         ({"seed": "0"}, "seed must be .*int"),
         ({"seed": True}, "seed must be .*int"),
-        ({"schema": 1}, "schema 1 is not known; this version writes and reads schema 3"),
+        ({"schema": 1}, "schema 1 is not known; this version writes schema 4"),
         ({"split": "train"}, "split must be 'test' or 'held-out', got 'train'"),
     ],
 )
@@ -125,12 +133,12 @@ def test_read_reports_damage_by_line(tmp_path, line):
 
 def test_schema_has_every_setting_and_its_type():
     """The settings are the description; the ledger adds what was measured."""
-    settings = Settings("cifar10", "nd", train_images=1, test_images=1)
-    assert settings.configuration().keys() == set(recorded_types()) | {"split"} <= ledger.SCHEMA.keys()
-    for key, value in settings.configuration().items():
+    chosen = Settings("cifar10", "nd", train_images=1, test_images=1)
+    assert chosen.configuration().keys() == set(recorded_types()) | {"split"} <= ledger.SCHEMA.keys()
+    for key, value in chosen.configuration().items():
         assert type(value) is ledger.SCHEMA[key], key
     assert {f.name for f in fields(Settings)} - set(recorded_types()) == {"held_out"}  # it is "split" in the ledger
-    ledger.validate(RECORD | settings.configuration())
+    ledger.validate(RECORD | chosen.configuration())
 
 
 def test_schema_keeps_the_keys_and_the_order_of_old_lines():
@@ -138,8 +146,58 @@ def test_schema_keeps_the_keys_and_the_order_of_old_lines():
     for file in files.path("results").glob("*.jsonl"):
         for line in file.read_text().splitlines():
             record = json.loads(line)
-            ledger.validate(record)
-            assert list(record) == list(ledger.SCHEMA), file.name
+            kept = [key for key in ledger.SCHEMA if key in record]
+            assert list(record) == kept, file.name
+            ledger.validate(ledger.migrated(record))
+
+
+@pytest.mark.parametrize("schema", [1, 2, 3])
+def test_lines_of_earlier_schemas_are_brought_up(tmp_path, schema):
+    file = tmp_path / "l.jsonl"
+    later = {key for version, added in ledger.ADDED.items() if version > schema for key in added}
+    file.write_text(json.dumps({k: v for k, v in RECORD.items() if k not in later} | {"schema": schema}) + "\n")
+    assert ledger.read(file) == [RECORD]
+
+
+def test_a_line_of_a_later_schema_is_refused_and_no_run_made_again(tmp_path):
+    file = tmp_path / "l.jsonl"
+    ledger.append(file, RECORD)
+    with file.open("a") as stream:
+        stream.write(json.dumps(RECORD | {"schema": 5, "more": 1}) + "\n")
+    with pytest.raises(ledger.LedgerError, match=r"l\.jsonl, line 2: schema 5 is of a later ndlib"):
+        ledger.read(file)
+    before = file.read_bytes()
+    with pytest.raises(ledger.LedgerError, match="update it"):
+        list(runs.sweep([Settings("photo-patches", "nd")], file))
+    assert file.read_bytes() == before
+
+
+@FEW
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), st.lists, max_leaves=4),
+    st.sampled_from(sorted(RECORD)),
+)
+def test_any_value_in_a_line_is_right_or_skipped_with_a_warning(value, key):
+    """A ledger may come from anybody: what reading returns always has the form of the ledger."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file = Path(folder, "l.jsonl")
+        file.write_text(json.dumps(RECORD | {key: value}) + "\n")
+        try:
+            for record in ledger.read(file):
+                ledger.validate(record)
+        except ledger.LedgerError as error:
+            assert key == "schema" and "later ndlib" in str(error)
+
+
+@FEW
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_skipped(content):
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file = Path(folder, "l.jsonl")
+        file.write_bytes(content)
+        assert ledger.read(file) == []
 
 
 def test_display_names():

@@ -13,7 +13,7 @@ from typing import Any
 from .._core.options import parse_option
 from ..experiments import ledger, runs
 from ..experiments.models import save_network
-from ..experiments.settings import TYPES, Settings, choices_of, given_fields
+from ..experiments.settings import PREFIX, TYPES, Settings, choices_of, folder_name, given_fields
 from ._common import a_device, processes, refuse_unwritable
 
 __all__ = ["add_arguments", "run"]
@@ -69,7 +69,7 @@ def run(chosen: dict[str, Any], arguments: list[str]) -> Iterator[str]:
     """
     weights, file, device, resume = (chosen.pop(name) for name in ("save_weights", "ledger", "device", "resume"))
     settings = Settings(**chosen | {"options": dict(chosen["options"])})
-    file = file or Path("data", "results", f"{settings.dataset}.jsonl")
+    file = file or Path("data", "results", f"{folder_name(settings.dataset).removeprefix(PREFIX)}.jsonl")
     refuse_unwritable(file, weights)
     command = ["python", "-m", "ndlib", *(word for word in arguments if word != "--resume")]
     with processes(device) as (first, device):

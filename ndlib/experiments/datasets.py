@@ -22,6 +22,8 @@ from torch import Tensor
 
 from ..files import DatasetError, cache_folder, write_npz
 from ..pictures.photographs import PHOTOGRAPHS, pixels
+from .picture_folders import Pictures, load_folder
+from .settings import PREFIX, SIZE
 
 __all__ = ["Dataset", "load", "photo_patches", "read_npz"]
 
@@ -32,9 +34,9 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes
 class Dataset:
     """A classification data set.
 
-    ``images`` are uint8 of shape (N, channels, height, width), ``labels`` int64 of shape (N,) and index
-    ``classes``. The order is canonical, by the SHA-256 of each image's pixels: however the set arrived, the
-    first n images are the same ones, and they are a random subset.
+    ``images`` are uint8 of shape (N, channels, height, width), or :class:`.picture_folders.Pictures` of that shape;
+    ``labels`` are int64 of shape (N,) and index ``classes``. The order is canonical, by the SHA-256 of each image's
+    pixels: however the set arrived, the first n images are the same ones, and they are a random subset.
 
     >>> images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6) % 2
     >>> data = Dataset("made", images, labels, images, labels, ("a", "b"))
@@ -91,7 +93,8 @@ class Dataset:
         return replace(self.subset(trained), test_images=self.train_images[held], test_labels=self.train_labels[held])
 
     def sha256(self) -> str:
-        """Checksum over training images, training labels, test images and test labels, in this order.
+        """Checksum over training images, training labels, test images and test labels, in this order; of pictures in
+        files over their names and sizes.
 
         >>> images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6) % 2
         >>> data = Dataset("made", images, labels, images, labels, ("a", "b"))
@@ -100,22 +103,28 @@ class Dataset:
         """
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(np.ascontiguousarray(array.numpy()).data)
+            if isinstance(array, Pictures):
+                digest.update(array.checksum())
+            else:
+                digest.update(np.ascontiguousarray(array.numpy()).data)
         return digest.hexdigest()
 
 
-def load(name: str) -> Dataset:
-    """A data set by name: ``photo-patches``, or one of ``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``,
-    ``imagenette96`` (ten classes of ImageNet: the middle square of each picture, 96x96) and ``imagenette48`` (the same
-    pictures, each pixel the mean of 2x2).
+def load(name: str, size: int = 0) -> Dataset:
+    """A data set by name: ``folder:PATH`` (see :mod:`.picture_folders`), ``photo-patches``, or one of ``cifar10``,
+    ``cifar100``, ``mnist``, ``fashion-mnist``, ``imagenette96`` (ten classes of ImageNet: the middle square of each
+    picture, 96x96) and ``imagenette48`` (the same pictures, each pixel the mean of 2x2).
 
     ``photo-patches`` is made on the spot from photographs that scikit-image and scikit-learn ship, see
     :func:`photo_patches`. The others come from ``<cache_folder>/<name>.npz``, with the arrays
     ``train_images`` (uint8, N x H x W or N x H x W x 3), ``train_labels`` (int64), ``test_images``,
     ``test_labels`` and ``classes`` (strings); a set that is not there is downloaded, verified and kept.
 
+    Args:
+        size: side of the pictures of a folder in pixels; 0 for 224. Other sets have theirs.
+
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or a size for a set that has one.
         ndlib.files.DatasetError: the set is not there and cannot be downloaded, or its file is corrupt.
 
     >>> load("cifar")
@@ -123,11 +132,15 @@ def load(name: str) -> Dataset:
         ...
     ValueError: unknown data set 'cifar'; there are photo-patches, cifar10, cifar100, ...
     """
+    if name.startswith(PREFIX):
+        return load_folder(name, size or SIZE)
+    if size:
+        raise ValueError(f"the size of pictures can be chosen for {PREFIX}PATH only, not for {name}")
     if name == "photo-patches":
         return photo_patches()
     stored = _HALVED.get(name, name)
     if stored not in _DOWNLOADS:
-        known = ["photo-patches", *_DOWNLOADS, *_HALVED]
+        known = ["photo-patches", *_DOWNLOADS, *_HALVED, f"{PREFIX}PATH"]
         raise ValueError(f"unknown data set {name!r}; there are {', '.join(known)}")
     file = cache_folder() / f"{stored}.npz"
     if not file.exists():

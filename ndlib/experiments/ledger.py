@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .settings import Hyperparameters, recorded_types
+from .settings import PREFIX, Hyperparameters, recorded_types
 
 __all__ = [
     "NAMES",
@@ -20,13 +20,21 @@ __all__ = [
     "append",
     "append_line",
     "display_name",
+    "migrated",
     "read",
     "select",
     "validate",
 ]
 
 Record = dict[str, Any]
-VERSION = 3  # of the table that follows; version 1 had no "split", version 2 neither "start" nor "keep"
+VERSION = 4  # of the table that follows
+
+# What lines of earlier versions lack, and its value for them. An empty list of stretches: not recorded.
+ADDED: dict[int, Record] = {
+    2: {"split": "test"},
+    3: {"start": "", "keep": ""},
+    4: {"size": 0, "stretches": []},
+}
 
 _SETTING = recorded_types()
 _NETWORK = ("arch", "width", "variant", "method", "options", "start", "keep")
@@ -36,6 +44,7 @@ _NETWORK = ("arch", "width", "variant", "method", "options", "start", "keep")
 SCHEMA: dict[str, type | tuple[type, ...]] = {
     "schema": int,  # VERSION
     "dataset": _SETTING["dataset"],
+    "size": _SETTING["size"],  # side of the pictures of a folder in pixels, 0 of sets that have one size
     # "test": tested on test images; "held-out": on training images that were not trained on, and the test images were
     # not looked at. Then test_images, test_best and so on speak of those.
     "split": str,
@@ -57,6 +66,9 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "train_seconds": float,  # evaluation not included
     "test_seconds": float,
     "params": int,
+    # The parts that a run was made in, one unless it was interrupted: "epochs", "processes" and the seven keys that
+    # follow, of each. The last of them is what "processes" and those keys say of the whole.
+    "stretches": list,
     "device": str,
     "python": str,
     "torch": str,
@@ -114,10 +126,12 @@ class LedgerError(ValueError):
 def display_name(slug: str) -> str:
     """The name shown for a slug of the ledger: ``cifar10`` is CIFAR-10, ``nd`` is ND. KeyError if there is none.
 
+    A folder of pictures has its own name.
+
     >>> display_name("cifar10"), display_name("nd")
     ('CIFAR-10', 'ND')
     """
-    return NAMES[slug]
+    return slug.removeprefix(PREFIX) if slug.startswith(PREFIX) else NAMES[slug]
 
 
 def validate(record: Record) -> None:
@@ -139,7 +153,7 @@ def validate(record: Record) -> None:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise LedgerError(f"{key} must be {kind}, got {value!r}")
     if record["schema"] != VERSION:
-        raise LedgerError(f"schema {record['schema']} is not known; this version writes and reads schema {VERSION}")
+        raise LedgerError(f"schema {record['schema']} is not known; this version writes schema {VERSION}")
     if record["split"] not in ("test", "held-out"):
         raise LedgerError(f"split must be 'test' or 'held-out', got {record['split']!r}")
     for key in ("train_best", "train_last", "test_best", "test_last"):
@@ -185,7 +199,12 @@ def _ends_with_newline(stream: Any) -> bool:
 
 
 def read(*files: Path) -> list[Record]:
-    """All records of some ledgers. A damaged line is skipped with a warning that gives its number.
+    """All records of some ledgers, those of earlier versions brought up to this one.
+
+    A damaged line is skipped with a warning that gives its number.
+
+    Raises:
+        LedgerError: a line of a later version. Were it skipped, a sweep would make its run again.
 
     >>> from ndlib.files import path
     >>> read(path("results/cifar10.jsonl"))[0]["arch"]
@@ -196,12 +215,35 @@ def read(*files: Path) -> list[Record]:
         for number, line in enumerate(file.read_bytes().splitlines(), start=1):
             try:
                 record = json.loads(line)
-                validate(record)
-            except (ValueError, AttributeError) as error:
+                later = type(record.get("schema")) is int and record["schema"] > VERSION
+                if not later:
+                    record = migrated(record)
+                    validate(record)
+            except (ValueError, AttributeError, RecursionError) as error:
                 warnings.warn(f"{file}, line {number}: skipped, not a ledger record ({error})", stacklevel=2)
-            else:
-                records.append(record)
+                continue
+            if later:
+                raise LedgerError(
+                    f"{file}, line {number}: schema {record['schema']} is of a later ndlib than this, which knows "
+                    f"schemas up to {VERSION}: update it"
+                )
+            records.append(record)
     return records
+
+
+def migrated(record: Record) -> Record:
+    """A record of an earlier version with what later ones added, in the order of ``SCHEMA``.
+
+    >>> migrated({"schema": 3, "dataset": "mnist"})
+    {'schema': 4, 'dataset': 'mnist', 'size': 0, 'stretches': []}
+    """
+    schema = record.get("schema")
+    if type(schema) is not int or not 1 <= schema < VERSION:
+        return record
+    for version in range(schema + 1, VERSION + 1):
+        record = {**ADDED[version], **record}
+    record["schema"] = VERSION
+    return {key: record[key] for key in (*SCHEMA, *sorted(record.keys() - SCHEMA.keys())) if key in record}
 
 
 def select(records: Iterable[Record], **conditions: Any) -> list[Record]:

@@ -44,8 +44,8 @@ from . import ledger, models
 from .datasets import Dataset, load
 from .ledger import Record
 from .provenance import provenance
-from .settings import KEPT, TYPES, Settings, given_fields
-from .training import Checkpoint, fit, normaliser
+from .settings import KEPT, PREFIX, TYPES, Settings, folder_name, given_fields
+from .training import Checkpoint, fit, normaliser, stretches_in
 
 __all__ = [
     "checkpoint_of",
@@ -75,7 +75,7 @@ def select_images(settings: Settings) -> Dataset:
     >>> len(data.train_images), len(data.test_images)
     (300, 50)
     """
-    whole = _load(settings.dataset)
+    whole = _load(settings.dataset, settings.size)
     if not settings.held_out:
         return whole.subset(settings.train_images, settings.test_images)
     return whole.hold_out(settings.train_images, settings.held_out)
@@ -120,14 +120,19 @@ def train_once(
     data = select_images(settings)
     torch.manual_seed(settings.seed)
     model = initial_network(settings, data)
-    curve = fit(model, data, settings, device=device, progress=progress, checkpoint=checkpoint)
+    stretches = stretches_in(checkpoint)
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    about = {"processes": processes, **provenance(device)}
+    curve = fit(model, data, settings, device=device, progress=progress, checkpoint=checkpoint, about=about)
+    made_before = sum(stretch["epochs"] for stretch in stretches)
+    if made_before < len(curve):
+        stretches.append({"epochs": len(curve) - made_before, **about})
     record: Record = {
         "schema": ledger.VERSION,
         **settings.configuration(),
         "data_sha256": data.sha256(),
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
-        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         "metric": "top-1",
         **{f"{split}_best": max(e[split] for e in curve) for split in ("train", "test")},
         **{f"{split}_last": curve[-1][split] for split in ("train", "test")},
@@ -135,10 +140,16 @@ def train_once(
         "train_seconds": round(sum(e["train_seconds"] for e in curve), 3),
         "test_seconds": round(sum(e["test_seconds"] for e in curve), 3),
         "params": sum(p.numel() for p in model.parameters()),
-        **provenance(device),
-        "command": shlex.join(command or settings.command()),
+        "stretches": stretches,
+        **about,
+        "command": shlex.join(_without_place(word) for word in command or settings.command()),
     }
     return model, {key: record[key] for key in ledger.SCHEMA}
+
+
+def _without_place(word: str) -> str:
+    """A place on somebody's disk does not belong in the record."""
+    return f"{PREFIX}PATH" if word.startswith(PREFIX) else word
 
 
 def initial_network(settings: Settings, data: Dataset) -> nn.Module:
@@ -183,7 +194,7 @@ def _begin_with(model: nn.Module, settings: Settings, images: Tensor) -> None:
             f"{settings.start}, deconvolved to keep its {settings.keep}, has other layers than the deconvolved "
             f"{settings.arch}: normalisation that cannot be fused, or layers that are not converted"
         )
-    if trained_on != settings.dataset:  # the classifier, the last of all layers, knows other classes
+    if trained_on != folder_name(settings.dataset):  # the classifier, the last of all layers, knows other classes
         theirs.pop()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* was saved with ")  # the run's own options hold from now on
@@ -355,6 +366,7 @@ def describe_run(record: Record) -> str:
     where = {"test": "test", "held-out": "held-out training images"}[record["split"]]
     named += [record["options"]] * bool(record["options"])
     named += [record["optimizer"]] * (record["optimizer"] != "sgd")
+    named += [f"in {len(record['stretches'])} stretches"] * (len(record["stretches"]) > 1)
     named += [f"from {record['start']}", f"keeping the {record['keep']}"] * bool(record["start"])
     epochs = f"{record['epochs']} epoch{'s' * (record['epochs'] > 1)}"
     return (

@@ -8,21 +8,27 @@ from __future__ import annotations
 import importlib
 import itertools
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = [
     "KEPT",
+    "PREFIX",
+    "SIZE",
     "TYPES",
     "Hyperparameters",
     "SettingType",
     "Settings",
     "check_choices",
     "choices_of",
+    "folder_name",
     "given_fields",
     "recorded_types",
 ]
 
 KEPT = ("function", "weights")
+PREFIX = "folder:"  # of data sets that are a folder of pictures
+SIZE = 224  # pixels, the side of those pictures unless another is asked for
 
 
 class SettingType(NamedTuple):
@@ -103,9 +109,15 @@ class Settings(Hyperparameters):
     ['--dataset', 'cifar10', '--method', 'nd', '--option', 'block_size=16', '--epochs', '3']
     """
 
-    dataset: str = field(metadata={"help": "images to train and to test on, see help(ndlib.experiments.datasets.load)"})
+    dataset: str = field(
+        metadata={
+            "help": "images to train and to test on: cifar10, ..., see help(ndlib.experiments.datasets.load), or "
+            "folder:PATH, a folder of classes or with such folders train and val"
+        }
+    )
     method: str = field(metadata={"help": "normalisation of the layers", "choices": "models.METHODS"})
     arch: str = _setting("network to train; ndlib models lists them", "vgg-small", choices="models.ARCHITECTURES")
+    size: int = _setting("side in pixels of the pictures of a folder (default: 224)", 0, metavar="PIXELS")
     width: float = _setting("factor on the number of hidden channels", 1.0)
     variant: str = _setting(
         "deconvolution as in the authors' code, in all convolutions, or in all with the recommended options",
@@ -152,9 +164,22 @@ class Settings(Hyperparameters):
         return {name: getattr(self, name) for name in recorded_types()} | {
             "split": "held-out" if self.held_out else "test",
             "test_images": self.held_out or self.test_images,
+            "dataset": folder_name(self.dataset),
+            "size": self.size or (SIZE if self.dataset.startswith(PREFIX) else 0),
             "options": " ".join(f"{name}={value}" for name, value in sorted(self.options.items())),
             "keep": self.keep if self.start else "",
         }
+
+
+def folder_name(dataset: str) -> str:
+    """The name under which a data set is recorded: that of a folder, without the place on somebody's disk.
+
+    >>> folder_name("folder:/somewhere/imagenet"), folder_name("cifar10")
+    ('folder:imagenet', 'cifar10')
+    """
+    if not dataset.startswith(PREFIX):
+        return dataset
+    return PREFIX + Path(dataset.removeprefix(PREFIX)).expanduser().resolve().name
 
 
 def given_fields() -> list[Field[Any]]:
