@@ -31,6 +31,7 @@ ICONS = {
 }
 ICON_VARIABLE = re.compile(r'--pst-icon-[\w-]+:\s*"(.)"')  # the icons of notes and warnings
 NOT_LOADED = ("**/*.map", "vendor/fontawesome", "sphinx-thebe.*")  # files of the theme that no page loads
+FORMULA = 'class="math '  # as Sphinx marks what MathJax is to typeset
 FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 
 
@@ -123,14 +124,15 @@ def inline_figures(app: Sphinx, page: str, template: str, context: dict[str, Any
 
 
 def drop_unused_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Leave out the second copy of inline scripts, and the loader of Thebe, which this book does not use."""
+    """Leave out the second copy of inline scripts, the loader of Thebe, and MathJax on a page without a formula."""
     context["css_files"] = [file for file in context.get("css_files", []) if "thebe" not in str(file.filename)]
+    unused = ["thebe"] if FORMULA in (context.get("body") or "") else ["thebe", "mathjax"]
     seen, kept = set(), []
     for script in context.get("script_files", []):
-        if "thebe" in str(getattr(script, "filename", "")):
+        if any(name in str(getattr(script, "filename", "")) for name in unused):
             continue
         body = (getattr(script, "attributes", None) or {}).get("body")
-        if body is not None and (body in seen or "THEBE" in body):
+        if body is not None and (body in seen or any(name in body.lower() for name in unused)):
             continue
         seen.add(body)
         kept.append(script)
