@@ -65,7 +65,7 @@ def address():
 def browser():
     with sync_playwright() as playwright:
         flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-        flags += " --disable-component-update --disable-sync"
+        flags += " --disable-component-update --disable-sync --use-fake-device-for-media-stream"
         # Not by a route of Playwright, which would switch off the browser's cache and ask this process for each file.
         here_only = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
         running = playwright.chromium.launch(

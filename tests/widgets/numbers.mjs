@@ -5,12 +5,12 @@ import { pathToFileURL } from "node:url";
 
 const [, , folder, file] = process.argv;
 const load = (name) => import(pathToFileURL(`${folder}/${name}`));
-const files = ["linalg.mjs", "kernels.mjs", "pairs.mjs", "patches.mjs", "fourier.mjs", "gradient-descent.mjs", "evidence.mjs"];
-const [linalg, kernels, pairs, patches, fourier, descent, evidence] = await Promise.all(files.map(load));
+const files = ["linalg.mjs", "kernels.mjs", "pairs.mjs", "patches.mjs", "fourier.mjs", "gradient-descent.mjs", "evidence.mjs", "flow.mjs"];
+const [linalg, kernels, pairs, patches, fourier, descent, evidence, layer] = await Promise.all(files.map(load));
 const { newtonSchulzResponse, symmetricEigen } = linalg;
 const { autocovariance, decompose, filtered, gainsOf, kernelsOf, mirrored } = kernels;
 const { correlationOf, drawnPairs, offsetOf, pairMoments, times, whiteningMatrix } = pairs;
-const { inverseRoot, moments, patchMatrix } = patches;
+const { inverseRoot, moments, patchMatrix, product, weightsOf } = patches;
 const { bestK, blurAndRestore, lost, middleSquare, noiseField, radial, restoringRow, spectrum, transferLine } = fourier;
 
 const functions = {
@@ -33,7 +33,9 @@ const functions = {
   patches: ({ pixels, width, k, eps }) => {
     const matrix = patchMatrix(Float64Array.from(pixels), width, k);
     const { mean, covariance } = moments(matrix, k * k);
-    return { matrix, mean, covariance, root: inverseRoot(covariance, k * k, eps) };
+    const root = inverseRoot(covariance, k * k, eps);
+    const y = Object.fromEntries(["middle", "mean", "edge", "D"].map((w) => [w, product(matrix, weightsOf(w, k, root))]));
+    return { matrix, mean, covariance, root, y };
   },
   blur: ({ pixels, n, sigma, noise, k, candidates }) => {
     const line = transferLine(sigma, n);
@@ -61,6 +63,12 @@ const functions = {
     const beside = { differences: evidence.differencesOf(table, shown), agreement: evidence.agreement(table, shown) };
     return { shown, hidden, pairs: evidence.pairsOf(table, shown), summary: evidence.summary(table, shown), times: evidence.timesOf(table, shown), ...beside };
   },
+  flow: ({ pixels, blur, noise, k, ...settings }) => {
+    const shown = layer.disturbed(Float64Array.from(pixels), blur, noise);
+    const { matrix, covariance, variances, root, folded, y } = layer.flow(layer.statisticsOf(shown, k), settings);
+    return { shown, matrix, covariance, variances, root, folded, y };
+  },
+  likeness: ({ a, b }) => layer.likeness(a, b),
   square: ({ pixels, width, height, n }) => middleSquare(pixels, width, height, n),
 };
 

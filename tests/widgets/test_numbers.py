@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from playwright._impl._driver import compute_driver_executable
 
-from ndlib.bookwork.widgets import BlurLab, Descent, EvidenceExplorer, PixelPairs
+from ndlib.bookwork.widgets import BlurLab, Descent, EvidenceExplorer, Pipeline, PixelPairs
 from ndlib.bookwork.widgets.blur_lab import SIDE, noise_field
 from ndlib.evidence import published
 from ndlib.functional import inverse_sqrt, moments, newton_schulz_response, patch_matrix
@@ -142,7 +142,39 @@ def test_javascript_patch_matrix_moments_and_root(run, picture, k):
     close(found["matrix"], matrix.flatten())
     close(found["mean"], mean)
     close(found["covariance"], covariance.flatten())
-    close(found["root"], inverse_sqrt(covariance, solver="eigh", eps=1e-4).flatten())
+    root = inverse_sqrt(covariance, solver="eigh", eps=1e-4)
+    close(found["root"], root.flatten())
+    # y = Xw is a convolution with w: the middle pixel, the mean, the step from left to right, a column of D.
+    steps = torch.arange(k, dtype=torch.float64).expand(k, k) - (k - 1) / 2
+    middle = torch.zeros(k * k, dtype=torch.float64)
+    middle[k * k // 2] = 1
+    filters = {"middle": middle, "mean": torch.full((k, k), 1 / k**2), "edge": steps / steps.abs().sum()}
+    for name, w in {**filters, "D": root[:, k * k // 2]}.items():
+        close(found["y"][name], F.conv2d(x[None], w.to(x).reshape(1, 1, k, k)).flatten())
+
+
+FLOWS = [
+    {},
+    {"k": 3, "w": "edge", "steps": 5},
+    {"k": 7, "w": "mean", "eps": 1e-3, "photograph": "page"},
+    {"blur": 0.8, "eps": 1e-8, "photograph": "pagoda"},
+    {"blur": 1.5, "noise": 0.05, "steps": 12},
+    {"noise": 0.1},
+]
+
+
+@pytest.mark.parametrize("traits", FLOWS)
+def test_javascript_pipeline(run, traits):
+    w = Pipeline(**traits)
+    sharp = Pipeline(photograph=w.photograph).image
+    settings = {name: getattr(w, name) for name in ("blur", "noise", "k", "w", "eps", "steps")}
+    found = run("flow", pixels=sharp.flatten(), **settings)
+    stages = {"shown": w.image, "matrix": w.matrix, "covariance": w.covariance, "variances": w.variances}
+    for name, wanted in {**stages, "root": w.whitening, "folded": w.folded, "y": w.result}.items():
+        close(found[name], wanted.flatten())
+    assert run("likeness", a=w.result, b=w.image.flatten()[: w.result.size]) == pytest.approx(
+        np.corrcoef(w.result, w.image.flatten()[: w.result.size])[0, 1], abs=1e-6
+    )
 
 
 BLURS = [

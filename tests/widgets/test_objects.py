@@ -19,6 +19,7 @@ from ndlib.bookwork.widgets import (
     LiveRace,
     NewtonSchulz,
     PatchMatrix,
+    Pipeline,
     PixelPairs,
 )
 from ndlib.bookwork.widgets.base import BookWidget
@@ -61,6 +62,36 @@ def test_newton_schulz_takes_own_eigenvalues():
             w.eigenvalues = wrong
     with pytest.raises(traitlets.TraitError, match="finite"):
         w.eigenvalues = [1.0, float("nan")]
+
+
+def test_pipeline_is_the_layer_on_one_channel():
+    """The output is what a convolution with the folded weights gives of the picture less its mean window."""
+    w = Pipeline(k=5, w="edge", steps=5, eps=1e-5)
+    x = torch.tensor(w.image)[None, None]
+    mean, covariance = moments(patch_matrix(x, 5))
+    root = inverse_sqrt(covariance, solver="newton_schulz", n_iter=5, eps=1e-5)
+    folded = root @ torch.from_numpy(w.weights)
+    wanted = torch.nn.functional.conv2d(x, folded.reshape(1, 1, 5, 5)).flatten() - mean @ folded
+    torch.testing.assert_close(torch.from_numpy(w.result), wanted)
+    assert len(w.variances) == 25 and w.variances[0] > w.variances[-1]
+    assert Pipeline(picture=torch.rand(3, 70, 90)).photograph == "yours"
+    with pytest.raises(traitlets.TraitError, match="photograph must be one of"):
+        w.photograph = "nobody"
+    w.photograph = "own"
+    with pytest.raises(ValueError, match="stays in the browser"):
+        _ = w.result
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.8])
+def test_pipeline_undoes_a_blur_and_not_noise(sigma):
+    """A symmetric blur that takes no frequency away leaves the whitened picture as it is: F G / |F G| = F / |F|."""
+    for photograph in ("cat", "pagoda", "page"):
+        sharp = Pipeline(photograph=photograph, k=7, eps=1e-8)
+        blurred = Pipeline(photograph=photograph, k=7, eps=1e-8, blur=sigma)
+        assert np.corrcoef(blurred.image[8:-8, 8:-8].ravel(), sharp.image[8:-8, 8:-8].ravel())[0, 1] < 0.999
+        assert np.corrcoef(sharp.result, blurred.result)[0, 1] > 0.9
+        blurred.noise = 0.1
+        assert np.corrcoef(sharp.result, blurred.result)[0, 1] < 0.6
 
 
 @pytest.mark.parametrize("channel", ["luminance", "green"])

@@ -4,6 +4,8 @@
    for a page on a disk too. A widget starts when it is about to scroll into view. Until then, and if it fails, and on
    paper, the still picture stands in its place. */
 (() => {
+  /* What widgets are made with: Chrome and Edge have it since version 111, Firefox since 121, Safari since 16.4. */
+  const known = ["selector(:has(a))", "color: color-mix(in srgb, red, blue)", "container-type: inline-size"].every((what) => CSS.supports(what));
   const sources = new Map();
   const modules = new Map();
 
@@ -48,12 +50,14 @@
     const still = mount.querySelector(".nd-still");
     const stage = document.createElement("div");
     try {
+      if (!known) throw new Error("it needs a newer browser");
       const name = mount.dataset.widget;
       if (!modules.has(name)) modules.set(name, load(name));
       const widget = await modules.get(name);
       const model = new Model(JSON.parse(mount.querySelector("script").textContent, withBytes));
       still.replaceWith(stage); /* first, so that the widget can measure its place */
       await widget.render({ model, el: stage });
+      share(mount, model, stage.querySelector(".nd-widget")?.settings ?? new Map());
       mount.model = model; /* for tests and for the curious */
       mount.dataset.ready = "";
       onPaper(mount, still);
@@ -65,6 +69,38 @@
       message.textContent = `This picture could not be made interactive (${error.message}). You see a still one.`;
       mount.append(message);
       console.error(error);
+    }
+  }
+
+  /* What a reader has set stands in the address, #descent?rate=1, so that a link shares it: of each trait that differs
+     from the beginning its value as text, which the widget turns back into a value, or refuses. */
+  function share(mount, model, settings) {
+    const first = new Map([...settings.keys()].map((trait) => [trait, model.get(trait)]));
+    const text = (value) => (Array.isArray(value) ? value.join(",") : String(value));
+    const take = () => {
+      const [name, query] = location.hash.slice(1).split("?");
+      if (name !== mount.dataset.name || query === undefined) return;
+      const stated = new URLSearchParams(query);
+      for (const [trait, valueOf] of settings) {
+        const value = stated.has(trait) ? valueOf(stated.get(trait)) : first.get(trait);
+        if (value !== undefined && text(value) !== text(model.get(trait))) model.set(trait, value);
+      }
+    };
+    let waiting;
+    const give = () => {
+      const changed = [...settings.keys()].filter((trait) => text(model.get(trait)) !== text(first.get(trait)));
+      const query = new URLSearchParams(changed.map((trait) => [trait, text(model.get(trait))]));
+      const ours = location.hash.startsWith(`#${mount.dataset.name}?`);
+      const hash = changed.length ? `#${mount.dataset.name}?${query}` : ours ? "" : location.hash;
+      if (hash !== location.hash) history.replaceState(history.state, "", location.href.split("#")[0] + hash);
+    };
+    take();
+    addEventListener("hashchange", take);
+    for (const trait of settings.keys()) {
+      model.on(`change:${trait}`, () => {
+        clearTimeout(waiting); /* a browser counts how often an address changes */
+        waiting = setTimeout(give, 300);
+      });
     }
   }
 
@@ -87,6 +123,13 @@
       },
       { rootMargin: "400px" },
     );
-    document.querySelectorAll(".nd-mount").forEach((mount) => observer.observe(mount));
+    const count = {};
+    for (const mount of document.querySelectorAll(".nd-mount")) {
+      const { widget } = mount.dataset;
+      count[widget] = (count[widget] ?? 0) + 1;
+      mount.dataset.name = widget + (count[widget] > 1 ? `-${count[widget]}` : ""); /* in addresses */
+      observer.observe(mount);
+      if (location.hash.slice(1).split("?")[0] === mount.dataset.name) mount.scrollIntoView();
+    }
   });
 })();

@@ -14,6 +14,7 @@ from .kernel_explorer import KernelExplorer
 from .live_race import LiveRace
 from .newton_schulz import NewtonSchulz
 from .patch_matrix import PatchMatrix
+from .pipeline import Pipeline
 from .pixel_pairs import PixelPairs
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "LiveRace",
     "NewtonSchulz",
     "PatchMatrix",
+    "Pipeline",
     "PixelPairs",
 ]

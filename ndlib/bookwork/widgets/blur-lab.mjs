@@ -5,13 +5,12 @@ import { change, choice, draggable, frame, preset, reset, slider } from "./contr
 import {
   bestK, blurAndRestore, distance, gain, lost, middleSquare, noiseField, picture, radial, restoringRow, spectrum, transferLine,
 } from "./fourier.mjs";
-import { luminance, photographButton, readPhotograph } from "./photograph.mjs";
+import { luminance, ownPictures } from "./photograph.mjs";
 
 const SIDE = 128; // pixels
 const OWN = "own"; // the reader's photograph, which is no trait: it stays here
 const AREA = 640 * 640; // pixels that are read of it
 const TRAITS = ["photograph", "sigma", "noise", "k"];
-const PRIVATE = "Your photograph never leaves this page.";
 const LEVELS = [0, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50]; // of noise, in grey levels of 255
 const [SMALLEST, LARGEST] = [0.3, 5]; // sigma, pixels
 const STEPS = { perDecade: 4, from: -8, to: 0 }; // of K; one step below the first stands for K = 0
@@ -34,9 +33,7 @@ function render({ model, el }) {
     model,
     name: "blur-lab",
     title: "Blur a photograph, and undo the blur",
-    tryThis:
-      "Take the page without noise and with K = 0, and drag the blur wider: every letter comes back, until there is no inverse. " +
-      "Then add the least noise there is: how much K does it take to read the page?",
+    tryThis: "Press “A little noise”, then find the K that lets you see the picture again.",
   });
 
   // The picture.
@@ -50,7 +47,7 @@ function render({ model, el }) {
   const kernelBox = make("div", { class: "nd-pick" });
   const gainBox = make("div", { class: "nd-gains" });
   ui.more.append(kernelBox, gainBox);
-  ui.picture.append(...Object.values(panels).map(({ root }) => root), ui.more);
+  ui.picture.append(...Object.values(panels).map(({ root }) => root));
   const plots = [
     plot(kernelBox, "Middle rows of the blur kernel and of the kernel that restores", (width) => kernelPlot(now, width)),
     plot(gainBox, "What the blur and the restoring filter multiply each frequency by, and the noise", (width) => gainPlot(now, width)),
@@ -85,21 +82,18 @@ function render({ model, el }) {
     toPosition,
   });
 
-  preset(ui, "No noise, inverse: perfect", { sigma: 1, noise: 0, k: 0 });
-  preset(ui, "A little noise, inverse: ruined", { sigma: 1, noise: 1 / 255, k: 0 });
-  preset(ui, "The same noise, Wiener", { sigma: 1, noise: 1 / 255, k: 0.008 });
-  preset(ui, "Too much blur: lost for good", { sigma: 4, noise: 1 / 255, k: 0.001 });
+  preset(ui, "No noise", { sigma: 1, noise: 0, k: 0 });
+  preset(ui, "A little noise", { sigma: 1, noise: 1 / 255, k: 0 });
+  preset(ui, "The same, Wiener", { sigma: 1, noise: 1 / 255, k: 0.008 });
+  preset(ui, "Too much blur", { sigma: 4, noise: 1 / 255, k: 0.001 });
   preset(ui, "Best K", {}).addEventListener("click", () => {
     const candidates = Array.from({ length: -FIRST + 1 }, (_, i) => toK(FIRST + i));
     const { clean, noise } = sources();
     change(model, { k: bestK(clean, noise, transferLine(model.get("sigma"), SIDE), model.get("noise"), candidates) });
   });
-  photographButton(ui.presets, ui.root, useOwn);
-  const about = make("span", { class: "nd-private", "aria-live": "polite" }, PRIVATE);
-  ui.presets.append(about);
+  const own = ownPictures(ui, { area: AREA, use: useOwn, remark: `Its middle square is shown, grey, with ${SIDE} × ${SIDE} pixels.` });
   reset(ui, TRAITS, () => {
-    ui.complain();
-    about.textContent = PRIVATE;
+    own.forget();
     known.delete(OWN);
     adapt();
   });
@@ -136,18 +130,11 @@ function render({ model, el }) {
     return { ...known.get(name), noise };
   }
 
-  async function useOwn(file) {
-    ui.complain();
-    try {
-      const { planes, width, height, remarks } = await readPhotograph(file, AREA);
-      known.set(OWN, prepare(middleSquare(luminance(planes), width, height, SIDE)));
-      adapt();
-      change(model, { photograph: OWN });
-      about.textContent = [PRIVATE, ...remarks, `Its middle square is shown, grey, with ${SIDE} × ${SIDE} pixels.`].join(" ");
-      refreshSoon();
-    } catch (error) {
-      ui.complain(error.message);
-    }
+  function useOwn({ planes, width, height }) {
+    known.set(OWN, prepare(middleSquare(luminance(planes), width, height, SIDE)));
+    adapt();
+    change(model, { photograph: OWN });
+    refreshSoon();
   }
 
   function refresh() {
@@ -332,24 +319,31 @@ function nameOfFilter(filter, possible) {
   return { text: name, at: [clamp(f, 0.13, 0.36), value], anchor: "middle", dy: -9, color };
 }
 
-const decibels = (error) => `${(-20 * Math.log10(error)).toFixed(1).replace("-", "−")} dB`;
-
 function inWords({ sigma, amount, k, before, after, border, lost: gone }) {
-  const noise = amount === 0 ? "without noise" : `with noise of ${levels(amount)}`;
-  let words = `Blurred by ${pixels(sigma)}, ${noise}, the picture is off by ${levels(before)} (${decibels(before)}). `;
+  const noise = amount === 0 ? "no noise" : `noise of ${levels(amount)}`;
+  let words = `A blur of ${pixels(sigma)} and ${noise} leave the picture off by ${levels(before)}. `;
   if (after === null) {
     return `${words}This blur has no inverse: it takes ${gone.toLocaleString("en")} frequencies to zero, as far as a computer can tell.`;
   }
   const filter = k === 0 ? "The inverse filter" : `The Wiener filter with K = ${brief(k)}`;
-  const verdict =
-    after < 1e-4 ? "it is as good as the original"
-    : after > 1 ? "that is more than from black to white: ruined"
-    : after > before ? "worse than leaving it alone"
-    : after > 0.8 * before ? "hardly better"
-    : "better";
-  words += `${filter} leaves it off by ${levels(after)} (${decibels(after)}): ${verdict}.`;
-  if (border !== null) words += ` Beyond ${brief(border)} cycles per pixel the noise is stronger than the picture: lost for good.`;
+  words += `${filter} leaves it off by ${levels(after)}: ${verdictOn(before, after)}.`;
+  if (border !== null) {
+    words += ` Beyond ${brief(border)} cycles per pixel, ${percent(shareBeyond(border))} of all frequencies, noise drowns the picture: lost for good.`;
+  }
   return words;
 }
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+
+/** What a filter did, by the distances from the photograph before and after it. */
+export function verdictOn(before, after) {
+  if (after < 1e-4) return "it is as good as the original";
+  if (after > 1) return "that is more than from black to white, ruined";
+  if (after > before) return "that is worse than the blurred picture";
+  return `that takes away ${percent(1 - after / before)} of the error`;
+}
+
+/** The share of all frequencies of a picture that lie farther out than this one, in cycles per pixel up to 0.5. */
+export const shareBeyond = (frequency) => 1 - Math.PI * frequency ** 2;
 
 export default { render };

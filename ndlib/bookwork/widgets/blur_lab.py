@@ -64,9 +64,9 @@ class BlurLab(BookWidget):
     k = traitlets.Float(0.008, min=0.0, max=1.0).tag(sync=True)
 
     def __init__(self, picture: Tensor | None = None, **traits: Any) -> None:
-        shown = _photographs()
+        shown = photographs_shown()
         if picture is not None:
-            shown = {**shown, "yours": _square(picture)}
+            shown = {**shown, "yours": square(picture)}
         names = list(shown)
         super().__init__(
             names=names,
@@ -150,17 +150,17 @@ def noise_field() -> NDArray[np.float64]:
 
 
 @cache
-def _photographs() -> dict[str, NDArray[np.uint8]]:
+def photographs_shown() -> dict[str, NDArray[np.uint8]]:
     """Parts of what scikit-image and scikit-learn ship; the cat is the one of the chapter's figures."""
     import skimage.data
 
     cat = photographs.luminance(photographs.photograph("cat").double())[60:188, 90:218]
     pagoda = photographs.luminance(photographs.photograph("china").double())[20:340, 90:410]
     page = skimage.data.page()[32:160, 96:224]
-    return {"cat": _square(cat), "pagoda": _square(pagoda), "page": np.ascontiguousarray(page)}
+    return {"cat": square(cat), "pagoda": square(pagoda), "page": np.ascontiguousarray(page)}
 
 
-def _square(picture: Tensor) -> NDArray[np.uint8]:
+def square(picture: Tensor) -> NDArray[np.uint8]:
     """The middle square, grey, scaled to 128 x 128 pixels of one byte."""
     if picture.dim() == 3 and picture.shape[0] == 3:
         picture = photographs.luminance(picture.detach().cpu())

@@ -1,52 +1,41 @@
-// The frame of a widget and its controls: native inputs bound to the traits of the model, below the picture that they change.
+// The frame of a widget and its controls: native inputs bound to the traits of the model, below the picture that they
+// change.
 
 import { make } from "./draw.mjs";
+import { savePicture } from "./save.mjs";
 
 // A name that no other element of the page has. Each widget brings its own copy of this module: counting would not do.
 const uniqueName = () => `nd-${Math.random().toString(36).slice(2)}`;
 
-const NARROW = 34; // rem, as in the style sheets
-
 /**
- * The parts of a widget, in the order in which they are read: something to try, picture, controls, presets, readout.
+ * The parts of a widget, in the order in which they are read and in which the keyboard goes through them: something to
+ * try, the picture, what it shows in words, presets, controls, and in `more` whatever matters less.
  *
- * With `readoutFirst` the readout stands directly below the picture, then presets and controls.
- *
- * `more` is for pictures that matter less, and goes into `picture` after the others. On a telephone, where it would come
- * between a picture and the controls that change it, it stands below them, and above the readout, whose length changes.
+ * On a telephone the picture stays in the window while the presets and controls below it are used.
  *
  * `model` is anywidget's model or the host's; what has to be undone when the widget goes is collected in `undo`.
  */
-export function frame(el, { model, name, title, tryThis, readoutFirst = false }) {
+export function frame(el, { model, name, title, tryThis }) {
   const root = make("section", { class: `nd-widget nd-${name}`, "aria-label": title });
   const picture = make("div", { class: "nd-picture" });
   const controls = make("div", { class: "nd-controls" });
   const presets = make("div", { class: "nd-presets", role: "group", "aria-label": "Presets" });
   const readout = make("p", { class: "nd-readout", "aria-live": "polite" });
   const problem = make("p", { class: "nd-problem", role: "alert", hidden: "" });
-  const hint = make("span", {}, tryThis);
-  const parts = readoutFirst ? [picture, readout, presets, controls] : [picture, controls, presets, readout];
-  root.append(make("p", { class: "nd-try" }, make("strong", {}, "Try this. "), hint), ...parts, problem);
-  el.append(root);
-
-  // The element itself moves, so that the keyboard goes through the widget in the order that is seen.
   const more = make("div", { class: "nd-more" });
-  function arrange() {
-    const { paddingLeft, paddingRight } = getComputedStyle(root);
-    const room = root.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
-    const narrow = room < NARROW * parseFloat(getComputedStyle(document.documentElement).fontSize);
-    if (!more.firstChild || more.parentElement === (narrow ? root : picture)) return;
-    if (narrow) readout.before(more);
-    else picture.append(more);
-  }
-  const observer = new ResizeObserver(arrange);
-  observer.observe(root);
-
-  const undo = [() => observer.disconnect()];
+  const hint = make("span", {}, tryThis);
+  const stage = make("div", { class: "nd-stage" }, picture, readout, problem, presets, controls);
+  root.append(make("p", { class: "nd-try" }, make("strong", {}, "Try this. "), hint), stage, more);
+  // What an address may say about the widget: for each trait a function from its text to a value, or to undefined.
+  root.settings = new Map();
+  el.append(root);
+  const undo = [];
   return {
     model,
+    name,
     root,
     picture,
+    readout,
     more,
     controls,
     presets,
@@ -107,6 +96,12 @@ export function slider(ui, { trait, label, min, max, step = 1, format, toValue =
   input.addEventListener("input", () => change(ui.model, { [trait]: toValue(Number(input.value)) }));
   ui.onChange([trait], show);
   show();
+  ui.root.settings.set(trait, (text) => {
+    const position = toPosition(text === "null" ? null : text === "" ? NaN : Number(text));
+    if (!(position >= Number(input.min) && position <= Number(input.max))) return undefined;
+    const steps = Math.round((position - Number(input.min)) / step);
+    return toValue(Number((Number(input.min) + steps * step).toPrecision(12)));
+  });
   return {
     input,
     box,
@@ -142,6 +137,9 @@ export function choice(ui, { trait, label, options }) {
   const show = () => inputs.forEach((input) => (input.checked = input.value === String(ui.model.get(trait))));
   ui.onChange([trait], show);
   show();
+  // What cannot be chosen now, such as a photograph that was not brought, cannot be asked for either.
+  const offered = (input) => !input.parentElement.hidden && !box.hidden;
+  ui.root.settings.set(trait, (text) => options.find(([value], i) => String(value) === text && offered(inputs[i]))?.[0]);
   return { box, inputs };
 }
 
@@ -153,12 +151,24 @@ export function preset(ui, text, values) {
   return button;
 }
 
-/** A button that brings back what the widget showed at first. */
+/** Two buttons: one brings back what the widget showed at first, the other saves what it shows now. */
 export function reset(ui, traits, also = () => {}) {
   const values = Object.fromEntries(traits.map((trait) => [trait, ui.model.get(trait)]));
   const button = preset(ui, "Reset", values);
-  button.classList.add("nd-reset");
   button.addEventListener("click", also);
+  const save = preset(ui, "Save picture", {});
+  save.addEventListener("click", () => savePicture(ui).catch((error) => ui.complain(`The picture cannot be saved: ${error.message}.`)));
+  ui.presets.append(make("span", { class: "nd-end" }, button, save));
+}
+
+/** Numbers that a reader sets in the picture itself, so that an address may have them too: {trait: [least, most, step]}. */
+export function settable(ui, ranges) {
+  for (const [trait, [least, most, step]] of Object.entries(ranges)) {
+    ui.root.settings.set(trait, (text) => {
+      const value = Number((Math.round(Number(text) / step) * step).toPrecision(12));
+      return text !== "" && value >= least && value <= most ? value : undefined;
+    });
+  }
 }
 
 /**
@@ -168,6 +178,7 @@ export function reset(ui, traits, also = () => {}) {
  * waits until it goes sideways or is lifted. On a grip, whose touch-action is none, a finger drags at once and anywhere.
  */
 export function draggable(element, move) {
+  element.addEventListener("selectstart", (event) => event.preventDefault()); // Safari would select the widget's text
   let waiting = null; // the event with which a finger came down
   const begin = () => {
     if (waiting) move(waiting);
@@ -186,6 +197,19 @@ export function draggable(element, move) {
     move(event);
   });
   element.addEventListener("pointerup", begin);
+}
+
+/** Calls `move([x, y])` for an arrow key, y downwards, and `home()` for the key of this name. */
+export function onArrows(element, move, home) {
+  const steps = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+  element.addEventListener("keydown", (event) => {
+    const step = steps[event.key];
+    if (!step && !(home && event.key === "Home")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (step) move(step);
+    else home();
+  });
 }
 
 /** The bytes of a trait as numbers: Python sends them as a DataView, which need not be aligned. */

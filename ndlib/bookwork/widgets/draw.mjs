@@ -201,23 +201,59 @@ const DIVERGING = [
   [5, 48, 97], [33, 102, 172], [67, 147, 195], [146, 197, 222], [209, 229, 240], [247, 247, 247],
   [253, 219, 199], [244, 165, 130], [214, 96, 77], [178, 24, 43], [103, 0, 31],
 ];
+// On dark paper each half is turned around: what is nearly zero is dark, and what is strong is light.
+const DARK = [...DIVERGING.slice(0, 5).reverse(), [20, 24, 30], ...DIVERGING.slice(6).reverse()];
 
-/** The colour of a value between -1 (blue) and 1 (red), white at 0: [red, green, blue], each 0 to 255. */
-export function diverging(value) {
+/** Is the paper dark, of the book or of JupyterLab? */
+export const onDark = () =>
+  document.documentElement.dataset.theme === "dark" || document.body.dataset.jpThemeLight === "false";
+
+/** The colour of a value between -1 (blue) and 1 (red), white at 0 or nearly black: [red, green, blue], each 0 to 255. */
+export function diverging(value, dark = false) {
+  const colors = dark ? DARK : DIVERGING;
   const place = (Math.min(1, Math.max(-1, value)) + 1) * 5;
   const index = Math.min(9, Math.floor(place));
-  const [low, high] = [DIVERGING[index], DIVERGING[index + 1]];
+  const [low, high] = [colors[index], colors[index + 1]];
   return low.map((part, i) => Math.round(part + (place - index) * (high[i] - part)));
 }
 
-/** The diverging colours as a CSS gradient, for the scale beside a kernel. */
-export const divergingGradient = `linear-gradient(to right, ${DIVERGING.map((c) => `rgb(${c})`).join(", ")})`;
+/** The scale beside a kernel, from blue to red. */
+export function signedBar() {
+  const canvas = make("canvas", { class: "nd-bar", "aria-hidden": "true" });
+  paintSigned(canvas, Array.from({ length: 101 }, (_, i) => i - 50), 101, 50);
+  return canvas;
+}
 
-/** Paints values, row after row, one pixel each; the style sheet enlarges them without smoothing. */
+/**
+ * Paints values, row after row, one pixel each; the style sheet enlarges them without smoothing. Where there is no number
+ * nothing is painted. When the paper changes, the picture is painted again.
+ */
 export function paintSigned(canvas, values, width, limit) {
-  paint(canvas, values.length, width, (pixels) => {
-    values.forEach((value, i) => pixels.set(diverging(value / limit), 4 * i));
-  });
+  if (!canvas.repaint) whenPaperChanges(canvas);
+  canvas.repaint = () => {
+    const dark = onDark();
+    paint(canvas, values.length, width, (pixels) => {
+      values.forEach((value, i) => (Number.isNaN(value) ? pixels.fill(0, 4 * i, 4 * i + 4) : pixels.set(diverging(value / limit, dark), 4 * i)));
+    });
+  };
+  canvas.repaint();
+}
+
+let papers; // canvases that are painted anew; those that nothing else holds are forgotten
+function whenPaperChanges(canvas) {
+  if (!papers) {
+    papers = new Set();
+    const observer = new MutationObserver(() => {
+      for (const held of papers) {
+        const each = held.deref();
+        if (each) each.repaint();
+        else papers.delete(held);
+      }
+    });
+    const options = { attributeFilter: ["data-theme", "data-jp-theme-light"] };
+    for (const element of [document.documentElement, document.body]) observer.observe(element, options);
+  }
+  papers.add(new WeakRef(canvas));
 }
 
 /** Paints grey pixels: `black` and `white` are the values shown so. */

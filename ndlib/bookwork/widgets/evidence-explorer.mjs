@@ -1,19 +1,17 @@
 // The published numbers: one row an architecture, BN and ND as dots, and for each dot what is known about it.
 
 import { COLORS, make, oncePerFrame, roundTicks } from "./draw.mjs";
-import { change, choice, frame, preset, reset } from "./controls.mjs";
+import { change, choice, frame, preset, reset, settable } from "./controls.mjs";
 import { JIANG, OBADAGE, PAPER, RECOVERED, SBANDATI, agreement, canRecover, chosen, differencesOf, pairsOf, summary, timesOf } from "./evidence.mjs";
 
 const TRAITS = ["dataset", "epochs", "sources", "only_test", "recovered", "view", "picked"];
-const HINT = "Point at a dot, tap it, or go from one to the next with the arrow keys: here stands what is known about it.";
+const HINT = "Point at a dot, tap it, or go from one to the next with the arrow keys.";
 // One for each view.
 const TRY = {
-  accuracy:
-    "On CIFAR-100 after 20 epochs some dots lie far to the right of the others. Point at one: what is it? " +
-    "Then keep only test accuracies.",
-  gain: "Keep only test accuracies: in how many architectures is ND ahead, and who has more than one run?",
-  difference: "Which values lie farther from the paper than chance explains? Point at one: from how many runs is its interval?",
-  time: "After 100 epochs, which architecture pays least for ND, on either data set? And after a single one?",
+  accuracy: "Point at a dot that lies far to the right of the others.",
+  gain: "Press “Only test accuracies”, and see which gains are left.",
+  difference: "Point at a value that lies farther from the paper than chance explains.",
+  time: "Find the architecture that pays least for ND.",
 };
 const NEAR = { mouse: 22, touch: 44, pen: 44 }; // pixels between the pointer and the dot that it picks
 
@@ -33,16 +31,20 @@ function render({ model, el }) {
     "aria-label": "Accuracies by architecture. Arrow keys go from dot to dot.",
     "data-lm-suppress-shortcuts": "true",
   });
-  const about = make("p", { class: "nd-about", "aria-live": "polite" });
+  // One sentence about the number that is picked; everything else that is known about it unfolds.
+  const about = make("summary", { "aria-live": "polite" });
+  const source = make("p", { class: "nd-source" });
+  const folded = make("details", { class: "nd-about" }, about, source);
   const note = make("p", { class: "nd-note", "aria-hidden": "true" }); // the beginning of what `about` says
-  ui.more.append(about);
-  ui.picture.append(legend, dots, ui.more);
-  ui.picture.after(ui.presets); // which change more than any one of the controls
+  ui.picture.append(legend, dots);
+  ui.readout.after(folded);
 
   choice(ui, { trait: "dataset", label: "data set", options: ["CIFAR-10", "CIFAR-100"].map((name) => [name, name]) });
   choice(ui, { trait: "epochs", label: "epochs", options: [1, 20, 100].map((n) => [n, String(n)]) });
   choice(ui, { trait: "view", label: "show", options: [["accuracy", "accuracy"], ["gain", "gain ND − BN"], ["difference", "minus paper"], ["time", "training time"]] });
-  const sources = checks(ui, "sources");
+  const which = make("details", { class: "nd-which" }, make("summary", {}, "Which sources and values"));
+  ui.controls.append(which);
+  const sources = checks(which, "sources");
   const all = table.sources.slice(0, RECOVERED);
   const inputs = {};
   for (const source of [PAPER, SBANDATI, JIANG, OBADAGE]) {
@@ -52,12 +54,19 @@ function render({ model, el }) {
       set: (on) => change(model, { sources: all.filter((each) => (each === name ? on : model.get("sources").includes(each))) }),
     });
   }
-  const values = checks(ui, "values");
+  const values = checks(which, "values");
   const toggle = (trait) => ({ get: () => model.get(trait), set: (on) => change(model, { [trait]: on }) });
   const onlyTests = values.add("", "only test accuracies", toggle("only_test"));
   const replace = values.add(icon(RECOVERED), "test means from the logs", toggle("recovered"));
 
   const asPublished = { sources: all, only_test: false, recovered: false, picked: -1 };
+  const flag = (text) => ({ true: true, false: false })[text];
+  for (const trait of ["only_test", "recovered"]) ui.root.settings.set(trait, flag);
+  ui.root.settings.set("sources", (text) => {
+    const names = text ? text.split(",") : [];
+    return names.every((name) => all.includes(name)) ? all.filter((name) => names.includes(name)) : undefined;
+  });
+  settable(ui, { picked: [-1, table.source.length - 1, 1] });
   preset(ui, "As published", { ...asPublished, view: "accuracy" });
   preset(ui, "Only test accuracies", { ...asPublished, view: "accuracy", only_test: true });
   const corrected = { dataset: "CIFAR-100", epochs: 20, view: "accuracy", only_test: true, recovered: true };
@@ -109,9 +118,11 @@ function render({ model, el }) {
     disable(replace, timed || (!canRecover(table, dataset, epochs) && "The logs are of CIFAR-100 after 20 epochs."));
     draw();
     legend.innerHTML = legendOf(table, now);
-    const [head, rest] = now.explained;
-    const said = head ? `${head} ${rest}` : HINT;
-    if (about.textContent !== said) about.replaceChildren(...(head ? [make("strong", {}, `${head} `), rest] : [HINT]));
+    const [head, rest, sentence] = now.explained;
+    const said = head ? head + sentence : HINT;
+    if (about.textContent !== said) about.replaceChildren(...(head ? [make("strong", {}, head), sentence] : [HINT]));
+    source.textContent = rest;
+    if (!head) folded.open = false;
     ui.say(inWords(table, now));
     ui.root.milliseconds = performance.now() - began; // for the benchmark
   }
@@ -153,10 +164,10 @@ function disable(input, why) {
 }
 
 // A group of check boxes; `add` returns the input of one that gets and sets something.
-function checks(ui, label) {
+function checks(place, label) {
   const row = make("div", {});
   const shows = [];
-  ui.controls.append(make("fieldset", { class: "nd-checks" }, make("legend", {}, label), row));
+  place.append(make("fieldset", { class: "nd-checks" }, make("legend", {}, label), row));
   return {
     add(picture, text, { get, set }) {
       const input = make("input", { type: "checkbox", "data-lm-suppress-shortcuts": "true" });
@@ -175,26 +186,23 @@ function checks(ui, label) {
 
 // Where everything stands. ------------------------------------------------------------------------------------------
 
-const LANE = 13; // pixels from one source to the next
-const NAME = 17; // pixels of a name that stands above its row
-const APART = 4; // pixels that BN and ND stand above and below the middle of their lane, where both have intervals
+const LANE = 5.7; // pixels from one source to the next
+const APART = 0.3; // of a lane that BN and ND stand above and below its middle, where both have intervals
 const METHOD_COLORS = { BN: COLORS.bn, ND: COLORS.nd };
 
 function layout(table, now, width) {
   const { view, shown, everything, pairs } = now;
-  const narrow = width < 480 && view !== "time"; // then the names stand above their rows, which of times are low
+  const narrow = width < 480;
   const lanes = [PAPER, SBANDATI, JIANG, OBADAGE, RECOVERED].filter((source) => shown.some((i) => table.source[i] === source));
-  const above = narrow ? NAME : 4;
-  const row = above + LANE * Math.max(2, lanes.length) + 5;
-  const box = { left: narrow ? 10 : 112, right: width - 14, top: 6, bottom: 6 + row * table.architectures.length };
+  const row = Math.max(25, 5 + LANE * lanes.length);
+  const box = { left: narrow ? 100 : 112, right: width - 14, top: 6, bottom: 6 + row * table.architectures.length };
   const domain =
     view === "accuracy" ? accuracyDomain(everything.map((i) => table.accuracy[i]))
     : view === "gain" ? gainDomain(table, now)
     : view === "time" ? timeDomain(table, now)
     : differenceDomain(table, now);
   const x = (value) => box.left + ((value - domain[0]) / (domain[1] - domain[0])) * (box.right - box.left);
-  const middle = (Math.max(2, lanes.length) - lanes.length) / 2;
-  const y = (architecture, source) => box.top + architecture * row + above + LANE * (lanes.indexOf(source) + middle + 0.5);
+  const y = (architecture, source) => box.top + (architecture + 0.5) * row + LANE * (lanes.indexOf(source) - (lanes.length - 1) / 2);
   const at = (i) => ({ row: table.architecture[i], source: table.source[i], top: y(table.architecture[i], table.source[i]) });
   const points =
     view === "gain"
@@ -207,14 +215,14 @@ function layout(table, now, width) {
       : view === "difference"
         ? differencesOf(table, shown).map(({ index, value, half }) => ({
             index, value, half, method: table.method[index], left: x(value), ...at(index),
-            top: at(index).top + (table.method[index] === "BN" ? -APART : APART),
+            top: at(index).top + (table.method[index] === "BN" ? -APART : APART) * LANE,
             suspicious: Boolean(table.suspicious[index]),
           }))
         : shown.map((i) => ({
             index: i, value: table.accuracy[i], method: table.method[i], left: x(table.accuracy[i]), ...at(i),
             suspicious: Boolean(table.suspicious[i]),
           }));
-  return { width, height: box.bottom + 40, narrow, row, box, domain, x, y, points };
+  return { width, height: box.bottom + 36, row, box, domain, x, y, points };
 }
 
 function accuracyDomain(values) {
@@ -249,17 +257,15 @@ function timeDomain(table) {
   return [0.5, 1.04 * Math.max(...ratios)];
 }
 
-function paint(table, now, { box, domain, x, y, row, narrow, points }) {
+function paint(table, now, { box, domain, x, y, row, points }) {
   const parts = [];
   table.architectures.forEach((name, k) => {
     const top = box.top + k * row;
     if (k % 2 === 0) parts.push(`<rect class="nd-row" x="0" y="${top}" width="${box.right + 14}" height="${row}"/>`);
-    const place = narrow ? `x="4" y="${top + 14}"` : `x="6" y="${top + row / 2}" dy=".35em"`;
-    parts.push(`<text class="nd-label" ${place}>${name}</text>`);
+    parts.push(`<text class="nd-label" x="6" y="${top + row / 2}" dy=".35em">${name}</text>`);
   });
-  // A line is broken where the names stand above their rows.
-  const upright = (value) => table.architectures.map((_, k) => `M${x(value).toFixed(1)} ${box.top + k * row + (narrow ? NAME : 0)}V${box.top + (k + 1) * row}`).join("");
-  for (const { at, text } of roundTicks(domain, (box.right - box.left) / 80)) {
+  const upright = (value) => `M${x(value).toFixed(1)} ${box.top}V${box.bottom}`;
+  for (const { at, text } of roundTicks(domain, (box.right - box.left) / 60)) {
     const place = x(at).toFixed(1);
     const sign = isDifference(now.view) && at > 0 ? "+" : "";
     parts.push(`<path class="nd-grid" d="${upright(at)}"/>`);
@@ -267,7 +273,7 @@ function paint(table, now, { box, domain, x, y, row, narrow, points }) {
   }
   parts.push(`<path class="nd-axis" d="M${box.left} ${box.bottom}H${box.right}"/>`);
   const label = { accuracy: "accuracy (%)", gain: "accuracy of ND minus BN (points)", difference: "reproduction minus paper (points)", time: "training time, ND / BN" }[now.view];
-  parts.push(`<text class="nd-label" x="${box.right}" y="${box.bottom + 34}" text-anchor="end">${label}</text>`);
+  parts.push(`<text class="nd-label" x="${box.right}" y="${box.bottom + 32}" text-anchor="end">${label}</text>`);
   const origin = now.view === "time" ? 1 : 0;
   if (now.view !== "accuracy") parts.push(`<path class="nd-zero" d="${upright(origin)}"/>`);
   const inside = (value) => Math.min(box.right + 8, Math.max(box.left - 4, x(value))).toFixed(1);
@@ -292,7 +298,7 @@ function showNote(note, { width, height, points }, { picked, explained: [head, ,
   const point = points.find((each) => isPicked(each, picked));
   note.hidden = !point;
   if (!point) return;
-  note.replaceChildren(make("strong", {}, head), ` ${brief}`);
+  note.replaceChildren(make("strong", {}, head), brief.replace(/^; /, ""));
   const left = Math.min(width - note.offsetWidth, Math.max(0, point.left - note.offsetWidth / 2));
   const above = point.top - 14 - note.offsetHeight;
   note.style.left = `${left}px`;
@@ -327,11 +333,14 @@ function legendOf(table, { view, shown }) {
   const methods =
     view === "gain"
       ? [swatch("ND", "ND ahead"), swatch("BN", "BN ahead")]
-      : view === "time" ? [swatch("ND", "network deconvolution, batch normalisation = 1")]
-      : [swatch("BN", "batch normalisation"), swatch("ND", "network deconvolution")];
+      : view === "time" ? [swatch("ND", "ND, where BN is 1")]
+      : [swatch("BN", "BN"), swatch("ND", "ND")];
   if (view === "difference") {
     const line = (dash) => `<svg viewBox="-8 -8 16 16" aria-hidden="true"><path d="M-8 0H8" stroke="currentColor" stroke-width="2"${dash}/></svg>`;
     methods.push(`<span>${line("")}95 % interval</span>`, `<span>${line(' stroke-dasharray="2 2"')}one run: too short</span>`);
+  }
+  for (const source of [...new Set(shown.map((i) => table.source[i]))].sort((a, b) => a - b)) {
+    if (view !== "time") methods.push(`<span>${icon(source)}${table.sources[source]}</span>`);
   }
   const crossed = view === "time" ? undefined : shown.find((i) => table.suspicious[i]);
   if (crossed !== undefined) methods.push(`<span>${icon(table.source[crossed], COLORS.none, true)}no test accuracy</span>`);
@@ -382,29 +391,30 @@ function explained(table, { view, picked, shown, pairs }) {
   const file = `File: ${table.files[table.file[picked]]}`;
   if (view === "accuracy") {
     const text = table.texts[table.text[picked]];
-    return [`${name}: ${table.method[picked]} ${value(picked)}.`, `${text} ${file}`, `${text.split(/[:.]/)[0]}.`];
+    const first = text.split(/[:.]/)[0];
+    return [`${name}: ${table.method[picked]} ${table.accuracy[picked].toFixed(2)} %`, `${value(picked)}. ${text} ${file}`, `; ${first[0].toLowerCase()}${first.slice(1)}.`];
   }
   if (view === "difference") {
     const [{ value: difference, half }] = differencesOf(table, [picked]);
     const runs = table.attempts[picked].length;
     const interval =
-      half === null ? "No interval, as it is not known to be a test accuracy."
-      : `95 % interval ${signed(difference - half)} to ${signed(difference + half)}, ` +
+      half === null ? "no interval, as it is not known to be a test accuracy."
+      : `the 95 % interval is ${signed(difference - half)} to ${signed(difference + half)}, ` +
         (runs > 1 ? `from ${runs} runs and 10,000 test images.` : "from the 10,000 test images alone: with one run it is too short.");
-    const head = `${name}: ${table.method[picked]} ${signed(difference)} points.`;
-    return [head, `${value(picked)} beside ${table.paper[picked].toFixed(2)} % in the paper. ${interval} ${table.texts[table.text[picked]]} ${file}`, interval];
+    const head = `${name}: ${table.method[picked]} ${signed(difference)} points`;
+    return [head, `${value(picked)} beside ${table.paper[picked].toFixed(2)} % in the paper. ${table.texts[table.text[picked]]} ${file}`, `; ${interval}`];
   }
   const { bn, nd, gain, ratio } = pairs.find((pair) => pair.nd === picked || pair.bn === picked);
   if (view === "time") {
     const runs = (i) => table.seconds[i].map((each) => each.toFixed(0)).join(", ");
     const said = `Training took ${runs(nd)} seconds with ND and ${runs(bn)} with BN; the ratio is that of the medians.`;
-    return [`${name}: ${ratio.toFixed(2)} times as long.`, `${said} ${file}`, "Training with ND, beside BN."];
+    return [`${name}: ${ratio.toFixed(2)} times as long`, `${said} ${file}`, " to train with ND as with BN."];
   }
   const [ofBn, ofNd] = [bn, nd].map((i) => table.texts[table.text[i]]);
   // What is said of both alike, sentence by sentence, is said once.
   const also = ofNd.split(/(?<=\.) /).filter((sentence) => !ofBn.includes(sentence)).join(" ");
   const of = also ? `BN: ${ofBn} ND: ${also}` : ofBn;
-  return [`${name}: ${signed(gain)} points.`, `BN ${value(bn)}, ND ${value(nd)}. ${of} ${file}`, `BN ${table.accuracy[bn].toFixed(2)} %, ND ${table.accuracy[nd].toFixed(2)} %.`];
+  return [`${name}: ${signed(gain)} points`, `BN ${value(bn)}, ND ${value(nd)}. ${of} ${file}`, `; BN ${table.accuracy[bn].toFixed(2)} %, ND ${table.accuracy[nd].toFixed(2)} %.`];
 }
 
 function inWords(table, { dataset, epochs, view, shown, hidden, pairs, summary: found }) {
@@ -415,10 +425,11 @@ function inWords(table, { dataset, epochs, view, shown, hidden, pairs, summary: 
       : "Only the 2024 reproduction gives the times of its runs.";
     return `${dataset} after ${epochsInWords(epochs)}. ${said}`;
   }
-  const said = found.map(({ source, count, ahead, gain }) => {
-    const trained = shown.some((i) => table.source[i] === source && table.kind[i] === "train");
-    const by = gain < 0 ? `behind by ${points(gain)} on average` : `by ${points(gain)} on average`;
-    return `in ${ahead} of ${count} architectures in ${table.names[source]}, ${by}${trained ? " (training accuracies)" : ""}`;
+  // What is counted and what it is measured in are said once.
+  const said = found.map(({ source, count, ahead, gain }, i) => {
+    const trained = shown.some((each) => table.source[each] === source && table.kind[each] === "train");
+    const by = `${gain < 0 ? "behind by" : "by"} ${i ? Math.abs(gain).toFixed(1) : `${points(gain)} on average`}`;
+    return `in ${ahead} of ${count}${i ? "" : " architectures"} in ${table.names[source]}, ${by}${trained ? " (training accuracies)" : ""}`;
   });
   const beside = agreement(table, shown).map(
     ({ source, count, agree }) => `in ${table.names[source]} the paper's value lies within the interval in ${agree} of ${count} cells`);

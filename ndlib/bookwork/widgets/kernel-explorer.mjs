@@ -1,9 +1,9 @@
 // The filter that makes the pixels of photographs uncorrelated: from one picture or a thousand, of any size up to 15 x 15.
 
-import { COLORS, brief, divergingGradient, make, oncePerFrame, paintColour, paintGrey, paintSigned, plot, roundTicks } from "./draw.mjs";
-import { change, choice, draggable, floats, frame, logSlider, preset, reset, slider } from "./controls.mjs";
+import { COLORS, brief, make, oncePerFrame, paintColour, paintGrey, paintSigned, plot, roundTicks, signedBar } from "./draw.mjs";
+import { change, choice, draggable, floats, frame, logSlider, onArrows, preset, reset, slider } from "./controls.mjs";
 import { PAIRS, autocovariance, decompose, filtered, gainsOf, kernelsOf, mirrored, surround, unfolded } from "./kernels.mjs";
-import { decode, luminance, photographButton, readPhotograph } from "./photograph.mjs";
+import { decode, luminance, ownPictures } from "./photograph.mjs";
 import { background } from "./background.mjs";
 import workerSource from "./kernel-worker.mjs?text";
 
@@ -13,7 +13,6 @@ const MARGIN = 7; // pixels that the largest kernel reaches over the border
 const EXACT = 21; // the place after 20 steps on the slider
 const TRAITS = ["source", "count", "patch_size", "eps", "steps", "channel"];
 const COLOURS = ["red", "green", "blue"];
-const PRIVATE = "Your photograph never leaves this page.";
 const INKS = ["#D55E00", "#009E73", COLORS.nd]; // of lines for red, green and blue, told apart by all readers
 
 const isGrey = (model) => model.get("channel") === "luminance";
@@ -52,9 +51,7 @@ function render({ model, el }) {
     model,
     name: "kernel-explorer",
     title: "Deconvolution kernels of photographs",
-    tryThis:
-      "Go from 1,000 images down to one, and watch the ring. Then set the steps to 5, which is what the layer uses: " +
-      "what is left of the ring?",
+    tryThis: "Press “5 steps”, which is what the layer takes, and watch the ring.",
   });
   const counts = model.get("counts");
   const worker = background(workerSource, { autocovariance, decompose });
@@ -64,8 +61,8 @@ function render({ model, el }) {
   const kernelPanel = kernels(ui);
   const photoPanel = comparison();
   const sectionBox = make("div", { class: "nd-section" });
-  ui.more.append(photoPanel.root, sectionBox);
-  ui.picture.append(kernelPanel.root, ui.more);
+  ui.picture.append(kernelPanel.root, photoPanel.root);
+  ui.more.append(sectionBox);
   const section = plot(sectionBox, "Weights along one row of the kernel", (width) => crossSection(now, width));
   ui.undo.push(section.destroy);
 
@@ -73,7 +70,7 @@ function render({ model, el }) {
   const source = choice(ui, {
     trait: "source",
     label: "statistics of",
-    options: [["images", model.get("title")], ["photograph", "your photograph"]],
+    options: [["images", model.get("title")], ["photograph", "your picture"]],
   });
   const colours = model.get("colours").byteLength ? COLOURS.map((name) => [name, name]) : [];
   choice(ui, { trait: "channel", label: "output", options: [["luminance", "grey"], ...colours] });
@@ -105,22 +102,29 @@ function render({ model, el }) {
     toPosition: (steps) => steps ?? EXACT,
   });
 
+  // These leave the picture of the reader's own as it is; the two that count images are there without one.
   const most = counts[counts.length - 1];
-  const all = `${most.toLocaleString("en")} image${most === 1 ? "" : "s"}`;
-  const start = { source: "images", patch_size: 15, eps: 1e-5, channel: "luminance" };
-  preset(ui, `Paper: ${all}, exact`, { ...start, count: most, steps: null });
-  preset(ui, "What the layer does: 5 steps", { ...start, count: most, steps: 5 });
-  preset(ui, "One image", { ...start, count: counts[0], steps: null });
-  if (colours.length) preset(ui, "Colours", { ...start, count: most, steps: null, patch_size: 9, channel: "red" });
-  photographButton(ui.presets, ui.root, useOwn);
-  const about = make("span", { class: "nd-private", "aria-live": "polite" }, PRIVATE);
-  ui.presets.append(about);
+  const start = { patch_size: 15, eps: 1e-5, channel: "luminance" };
+  preset(ui, "Exact root", { ...start, steps: null });
+  preset(ui, "5 steps", { ...start, steps: 5 });
+  const counted = [preset(ui, `${most.toLocaleString("en")} image${most === 1 ? "" : "s"}`, { count: most })];
+  if (most > 1) counted.push(preset(ui, "One image", { count: counts[0] }));
+  if (colours.length) preset(ui, "Colours", { ...start, steps: null, patch_size: 9, channel: "red" });
+  const own = ownPictures(ui, { area: AREA, use: useOwn });
   reset(ui, TRAITS, () => {
-    ui.complain();
-    about.textContent = PRIVATE;
+    own.forget();
     photo.own = null;
+    held = null;
+    holdBox.checked = false;
     refreshSoon();
   });
+  let held = null; // what the full colour stands for, while it is held
+  const holdBox = make("input", { type: "checkbox", "data-lm-suppress-shortcuts": "true" });
+  holdBox.addEventListener("change", () => {
+    held = holdBox.checked ? now.limit : null;
+    refreshSoon();
+  });
+  ui.controls.append(make("div", { class: "nd-checks" }, make("label", {}, holdBox, "hold the colours’ scale")));
 
   // The photograph that is filtered: the widget's own, or the reader's.
   const photo = { given: null, own: null };
@@ -136,24 +140,18 @@ function render({ model, el }) {
     refreshSoon();
   }, failed);
 
-  async function useOwn(file) {
-    ui.complain();
-    try {
-      const picture = await readPhotograph(file, AREA);
-      const { planes, width, height, remarks } = picture;
-      const grey = await worker.run("autocovariance", [luminance(planes)], width, height, REACH.grey);
-      const colour = await worker.run("autocovariance", planes, width, height, REACH.colour);
-      photo.own = prepare(picture);
-      known.clear();
-      change(model, {
-        own_luminance: packed(grey, REACH.grey),
-        own_colours: packed(colour, REACH.colour),
-        source: "photograph",
-      });
-      about.textContent = [PRIVATE, ...remarks].join(" ");
-    } catch (error) {
-      ui.complain(error.message);
-    }
+  async function useOwn(picture) {
+    const { planes, width, height } = picture;
+    const grey = await worker.run("autocovariance", [luminance(planes)], width, height, REACH.grey);
+    const colour = await worker.run("autocovariance", planes, width, height, REACH.colour);
+    photo.own = prepare(picture);
+    known.clear();
+    change(model, {
+      own_luminance: packed(grey, REACH.grey),
+      own_colours: packed(colour, REACH.colour),
+      source: "photograph",
+    });
+    refreshSoon();
   }
 
   function failed(error) {
@@ -202,7 +200,7 @@ function render({ model, el }) {
     const gains = gainsOf(decomposition, model.get("steps"), model.get("eps"));
     const found = kernelsOf(decomposition, gains, output);
     // Full colour is a third of the centre's weight: one that would be the whole of it would hide the ring.
-    const limit = found[output % found.length][(k * k - 1) / 2] / 3;
+    const limit = held ?? found[output % found.length][(k * k - 1) / 2] / 3;
     now = { k, output, kernels: found, limit, pick: kernelPanel.pick(k) };
     ui.root.kernels = found; // what is drawn, for tests and for the curious
     kernelPanel.show(now);
@@ -225,6 +223,7 @@ function render({ model, el }) {
     size.setRange(3, reachOf(model) + 1);
     source.box.hidden = model.get("own_luminance").byteLength === 0;
     images.input.disabled = model.get("source") === "photograph";
+    counted.forEach((button) => (button.hidden = images.input.disabled));
   }
   ui.onChange([...TRAITS, "own_luminance"], adapt);
   ui.onChange(TRAITS, refreshSoon);
@@ -247,7 +246,7 @@ function kernels(ui) {
     "aria-label": "The kernel. Arrow keys move over its pixels, whose weights are read below.",
     "data-lm-suppress-shortcuts": "true",
   });
-  const bar = make("div", { class: "nd-bar", style: `background: ${divergingGradient}` });
+  const bar = signedBar();
   const ends = [make("span"), make("span", {}, "0"), make("span")];
   const value = make("p", { class: "nd-value", "aria-live": "polite" });
   root.append(grid, make("div", { class: "nd-scale" }, bar, make("div", { class: "nd-ends" }, ...ends)), value);
@@ -270,18 +269,11 @@ function kernels(ui) {
   };
   grid.addEventListener("pointermove", at);
   grid.addEventListener("pointerdown", at);
-  grid.addEventListener("keydown", (event) => {
-    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!step && event.key !== "Home") return;
-    event.preventDefault();
-    event.stopPropagation();
-    if (step) move(picked.dy + step[0], picked.dx + step[1]);
-    else move(0, 0);
-  });
+  onArrows(grid, ([dx, dy]) => move(picked.dy + dy, picked.dx + dx), () => move(0, 0));
 
   function build(count, output) {
     const titles = count === 1 ? [""] : COLOURS.map((name) => `${name} → ${COLOURS[output]}`);
-    grid.classList.toggle("nd-three", count === 3);
+    ui.picture.classList.toggle("nd-three", count === 3);
     grid.replaceChildren(
       ...titles.map((title) => {
         const box = make("div", { class: "nd-kernel" }, make("canvas", { role: "img" }), make("div", { class: "nd-cell" }));
@@ -313,8 +305,8 @@ function kernels(ui) {
         const place = { width: 1, height: 1, left: pick.dx + half, top: pick.dy + half };
         for (const [side, cells] of Object.entries(place)) cell.style[side] = `${(100 * cells) / k}%`;
       });
-      ends[0].textContent = `${brief(-limit)} and less`;
-      ends[2].textContent = `${brief(limit)} and more`;
+      ends[0].textContent = `≤ ${brief(-limit)}`;
+      ends[2].textContent = `≥ ${brief(limit)}`;
       const weights = found.map((kernel) => brief(kernel[index], 3));
       const shown = found.length === 1 ? weights[0] : COLOURS.map((name, i) => `${name} ${weights[i]}`).join(", ");
       value.textContent = `Weight ${where(pick)}: ${shown}`;
@@ -338,7 +330,7 @@ function comparison() {
   slide.setAttribute("aria-label", "Divider between the photograph and what the kernel makes of it");
   const box = make("div", { class: "nd-compare" }, before, after, line, slide);
   const captions = make("div", { class: "nd-captions" });
-  captions.append(make("span", {}, "photograph"), make("span", {}, "filtered, black to white: ±3 σ"));
+  captions.append(make("span", {}, "photograph"), make("span", {}, "filtered, ±3 σ"));
   const wipe = () => box.style.setProperty("--nd-divide", `${slide.value}%`);
   slide.addEventListener("input", wipe);
   wipe();
@@ -397,13 +389,13 @@ function crossSection(now, width) {
 }
 
 function inWords({ k, output, kernels: found }, model, own) {
-  const from = own ? "your photograph" : `${model.get("count").toLocaleString("en")} ${model.get("count") === 1 ? "image" : "images"}`;
+  const from = own ? "your picture" : `${model.get("count").toLocaleString("en")} ${model.get("count") === 1 ? "image" : "images"}`;
   const steps = model.get("steps");
   const how = steps === null ? "exact" : `${steps} Newton-Schulz step${steps === 1 ? "" : "s"}`;
   const centre = found[output % found.length][(k * k - 1) / 2];
   const ratio = surround(found[output % found.length]);
   const ring = ratio > -0.05 ? "hardly any surround, nearly a single pixel" : ratio > -0.15 ? "a weak surround" : "a clear centre and surround";
-  let text = `From ${from}, ${k} × ${k}, ${how}: centre ${brief(centre, 3)}, least weight ${brief(ratio)} of it: ${ring}.`;
+  let text = `From ${from}, ${k} × ${k}, ${how}: the centre weighs ${brief(centre, 3)}, the least weight is ${brief(ratio)} of that: ${ring}.`;
   if (found.length === 3) {
     const others = [0, 1, 2].filter((i) => i !== output);
     const weights = others.map((i) => `${COLOURS[i]} ${brief(found[i][(k * k - 1) / 2] / centre)}`).join(", ");

@@ -1,6 +1,6 @@
 // Small networks that learn handwritten digits in the page, each in a worker of its own.
 
-import { COLORS, brief, decades, diverging, make, paintGrey, plot, roundTicks } from "./draw.mjs";
+import { COLORS, brief, decades, make, paintGrey, paintSigned, plot, roundTicks } from "./draw.mjs";
 import { change, choice, frame, preset, reset, slider } from "./controls.mjs";
 import { SIDE, unpack } from "./digits.mjs";
 import { background } from "./background.mjs";
@@ -27,7 +27,6 @@ function render({ model, el }) {
     name: "live-race",
     title: "Three small networks that learn to read digits",
     tryThis: "Press “Paper's rate”, and see which of the three still learns.",
-    readoutFirst: true,
   });
   const facts = model.get("facts");
   const digits = { packed: bytes(model.get("digits")), count: facts.count, trained: facts.trained };
@@ -108,10 +107,8 @@ function render({ model, el }) {
   const tiles = kernelTiles(arms);
   const strip = mistakes(arms);
   ui.picture.append(course, tiles.root, strip.root);
-  const below = make("div", { class: "nd-more" });
   const [lossBox, whiteBox] = [make("div"), make("div")];
-  below.append(make("div", { class: "nd-two" }, lossBox, whiteBox), studied(facts));
-  ui.root.append(below);
+  ui.more.append(lossBox, whiteBox, studied(facts));
   const plots = [
     plot(course, "Held-out digits that each network gets right, in percent, as they learn", (width) => courseOf(shown(), bySteps(), width)),
     plot(lossBox, "Loss of each training step, logarithmic", (width) => lossOf(shown(), bySteps(), width)),
@@ -253,6 +250,10 @@ function armChecks(ui, arms) {
     row.append(make("label", {}, input, name));
     return input;
   });
+  ui.root.settings.set("arms", (text) => {
+    const names = arms.map(({ name }) => name).filter((name) => text.split(",").includes(name));
+    return names.length ? names : undefined;
+  });
   const show = () => inputs.forEach((input) => (input.checked = ui.model.get("arms").includes(input.value)));
   ui.onChange(["arms"], show);
   show();
@@ -356,7 +357,7 @@ function kernelTiles(arms) {
     root.append(box);
     return { name, kind, canvas, box };
   });
-  root.append(make("p", {}, `First kernels, blue to red: w ±${LIMITS.weights}, Dw ±${LIMITS.folded}`));
+  root.append(make("p", {}, `First kernels, blue less, red more than 0: w ±${LIMITS.weights}, Dw ±${LIMITS.folded}`));
   return {
     root,
     show(shown) {
@@ -373,15 +374,14 @@ function kernelTiles(arms) {
 // Eight kernels of 3 x 3, four beside each other, with a pixel between them.
 function paintKernels(canvas, weights, limit) {
   const [width, height] = [15, 7];
-  if (canvas.width !== width) Object.assign(canvas, { width, height });
-  const image = new ImageData(width, height);
+  const values = new Float64Array(width * height).fill(NaN);
   weights.forEach((weight, i) => {
     const [kernel, tap] = [Math.floor(i / 9), i % 9];
     const row = 4 * Math.floor(kernel / 4) + Math.floor(tap / 3);
     const column = 4 * (kernel % 4) + (tap % 3);
-    image.data.set([...diverging(weight / limit), 255], 4 * (row * width + column));
+    values[row * width + column] = weight;
   });
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  paintSigned(canvas, values, width, limit);
 }
 
 // Mistakes. ---------------------------------------------------------------------------------------------------------

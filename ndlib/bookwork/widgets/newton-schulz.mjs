@@ -38,16 +38,14 @@ function render({ model, el }) {
     model,
     name: "newton-schulz",
     title: "What Newton-Schulz steps do to each direction",
-    tryThis:
-      "Take the spectrum 1/k and raise the steps until the blue dots lie on the grey line: how many does it take? " +
-      "Then take 1/k², and raise eps: what does no number of steps bring back?",
+    tryThis: "Raise the steps until the blue dots lie on the grey line.",
   });
   const gainBox = make("div", { class: "nd-pick" });
   const varianceBox = make("div", { class: "nd-pick" });
   const before = make("div");
   const after = make("div");
   ui.more.append(before, after);
-  ui.picture.append(make("div", { class: "nd-wide" }, gainBox, varianceBox), ui.more);
+  ui.picture.append(gainBox, varianceBox);
 
   const options = Object.keys(FORMULAS).map((name) => [name, name]);
   options.push(["photographs", "photographs"]);
@@ -63,8 +61,8 @@ function render({ model, el }) {
     format: (k) => `no. ${k}`,
   });
   preset(ui, "As published: 5 steps", { steps: 5, eps: 1e-5 });
-  preset(ui, "VGG’s first layer: 15 steps", { steps: 15, eps: 1e-5 });
-  preset(ui, "A heavy hand: eps 0.01", { steps: 20, eps: 1e-2 });
+  preset(ui, "15 steps", { steps: 15, eps: 1e-5 });
+  preset(ui, "20 steps, large eps", { steps: 20, eps: 1e-2 });
   reset(ui, ["steps", "eps", "spectrum", "direction"]);
 
   let now; // everything that the pictures show
@@ -131,14 +129,14 @@ function gainPlot({ variances, steps, eps, k, gains, frobenius }, width) {
   const exact = values.map((v) => [v, (v + eps) ** -0.5]);
   const range = [domain[1] ** -0.5 / 3, domain[0] ** -0.5 * 2];
   const curve = values.map((v, i) => [v, response[i]]).filter(([v]) => v + eps < 2 * frobenius); // beyond, it diverges
-  const height = width < 420 ? 200 : 230;
+  const height = width < 330 ? 165 : 230;
   const bent = (domain[0] + eps) ** -0.5 < 0.6 * domain[0] ** -0.5; // then eps has a line of its own at the left
   const below = curve[0][1] > 0.8 * exact[0][1] ? 42 : 20; // pixels: clear of a curve that falls from its start
   const epsName = { text: "with eps", at: exact[0], color: "var(--nd-ink-plain)", dx: 4, dy: -7, plain: true };
   return {
     height,
-    box: { bottom: height - 12 },
-    x: { domain, log: true, label: "", ticks: decades(domain, width / 55).map(({ at }) => ({ at, text: "" })) },
+    x: { domain, log: true, label: width < 330 ? "" : "variance of the direction in the data", ticks: decades(domain, width / 55) },
+    box: width < 330 ? { bottom: height - 24 } : {},
     y: { domain: range, log: true, label: "gain of the filter", ticks: decades(range, 6) },
     marks: [
       cursor(variances[k], range),
@@ -158,9 +156,9 @@ function variancePlot({ variances, k, after, exact }, width) {
   const domain = variancesDomain(variances);
   const range = [0, 1.1];
   return {
-    height: 180,
+    height: width < 330 ? 150 : 230,
     x: { domain, log: true, label: "variance of the direction in the data", ticks: decades(domain, width / 55) },
-    y: { domain: range, label: "its variance after whitening (white: 1)", ticks: roundTicks([0, 1], 4) },
+    y: { domain: range, label: "variance after whitening (white: 1)", ticks: roundTicks([0, 1], 4) },
     marks: [
       cursor(variances[k], range),
       { line: [[domain[0], 1], [domain[1], 1]], color: COLORS.none, width: 1.5 },
@@ -215,14 +213,16 @@ function cloudPlot({ variances, k, gains }, width, isAfter) {
   };
 }
 
-function inWords({ variances, steps, eps, k, gains, after, exact, frobenius }) {
+/** How many directions have a variance within a tenth of 1 after whitening. */
+export const whiteOnes = (after) => after.reduce((count, variance) => count + (Math.abs(variance - 1) <= 0.1 ? 1 : 0), 0);
+
+function inWords({ variances, steps, k, after, exact, frobenius }) {
   const count = variances.length;
-  const right = gains.reduce((sum, gain, i) => sum + (gain > 0.9 * (variances[i] + eps) ** -0.5 ? 1 : 0), 0);
   const most = 1.5 ** steps / Math.sqrt(frobenius);
   return (
-    `The gain is right within a tenth for ${right} of ${count} directions. ` +
-    `Median variance after whitening: ${brief(median(after))}; the exact root would give ${brief(median(exact))}. ` +
-    `After ${steps} step${steps === 1 ? "" : "s"} no gain can be above ${brief(most)}. ` +
+    `${whiteOnes(after)} of ${count} directions are white: their variance after whitening is 1 within a tenth. With the ` +
+    `exact root ${whiteOnes(exact)} are. The median variance is ${brief(median(after))}, and ${brief(median(exact))} with the exact root. ` +
+    `No gain can be above ${brief(most)} after ${steps} step${steps === 1 ? "" : "s"}. ` +
     `Direction no. ${k + 1}: variance ${brief(variances[k])} before, ${brief(after[k])} after.`
   );
 }

@@ -20,7 +20,7 @@ from .. import plotting
 from . import bundle
 from .base import Array, BookWidget
 
-__all__ = ["PatchMatrix"]
+__all__ = ["PatchMatrix", "window_weights"]
 
 NUMBERS = np.array([[1, 1, 2, 3, 3], [1, 2, 4, 3, 2], [0, 3, 9, 6, 1], [1, 2, 5, 8, 2], [1, 1, 2, 3, 2.0]])
 SMALLEST, LARGEST = 2, 5  # pixels of a window; the five by five picture has more than one position up to 4
@@ -37,13 +37,18 @@ class PatchMatrix(BookWidget):
         rows: ``"x"`` for X, ``"centred"`` for X less its mean.
         shown: the matrix beside X: ``"covariance"``, ``"correlation"`` or ``"D"``.
         eps: added to the diagonal of the covariance for D, squared pixel values.
+        w: the weights that each row is multiplied by: ``"mean"`` of the window, ``"edge"``, the step from left to
+            right, or ``"D"``, the middle column of the whitening matrix.
 
     ``matrix``, ``mean``, ``covariance`` and ``whitening`` are as drawn, and equal to what
-    :func:`ndlib.functional.patch_matrix`, ``moments`` and ``inverse_sqrt`` give.
+    :func:`ndlib.functional.patch_matrix`, ``moments`` and ``inverse_sqrt`` give. So are ``weights`` and the ``result``
+    y = Xw, which is the picture convolved with w.
 
     >>> w = PatchMatrix(picture="photograph", k=3)
     >>> w.matrix.shape, w.mean.shape, w.covariance.shape, w.whitening.shape
     ((196, 9), (9,), (9, 9), (9, 9))
+    >>> w.weights.round(3).tolist(), w.result.shape
+    ([-0.167, 0.0, 0.167, -0.167, 0.0, 0.167, -0.167, 0.0, 0.167], (196,))
     >>> w.row, w.column, w.other = 10, 0, 4
     >>> w.picture = "numbers"                   # this picture has nine windows: the mark goes to the last row
     >>> w.row
@@ -64,6 +69,7 @@ class PatchMatrix(BookWidget):
     rows = traitlets.Enum(["x", "centred"], "x").tag(sync=True)
     shown = traitlets.Enum(["covariance", "correlation", "D"], "covariance").tag(sync=True)
     eps = traitlets.Float(1e-3, min=1e-5, max=10).tag(sync=True)
+    w = traitlets.Enum(["mean", "edge", "D"], "edge").tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(numbers=NUMBERS.flatten(), photograph=_eye().flatten(), **traits)
@@ -102,6 +108,17 @@ class PatchMatrix(BookWidget):
         """D = (Cov + eps I)^(-1/2), shape (k * k, k * k)."""
         return functional.inverse_sqrt(torch.from_numpy(self.covariance), solver="eigh", eps=self.eps).numpy()
 
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """w, shape (k * k,)."""
+        return self.whitening[:, self.k**2 // 2] if self.w == "D" else window_weights(self.w, self.k)
+
+    @property
+    def result(self) -> NDArray[np.float64]:
+        """y = Xw, or (X - mean) w where the rows are centred, shape (positions,)."""
+        matrix = self.matrix if self.rows == "x" else self.matrix - self.mean
+        return matrix @ self.weights
+
     def describe(self) -> str:
         rows, columns = self.matrix.shape
         covariance = self.covariance[self.column, self.other]
@@ -126,6 +143,20 @@ class PatchMatrix(BookWidget):
         fig.colorbar(shown, ax=axes[2], shrink=0.8)
         plt.close(fig)
         return fig
+
+
+def window_weights(kind: str, k: int) -> NDArray[np.float64]:
+    """Weights for the k x k pixels of a window: its ``"middle"`` alone, its ``"mean"``, or the ``"edge"`` in it.
+
+    >>> window_weights("edge", 3).reshape(3, 3)[0].round(3).tolist()    # the step from left to right
+    [-0.167, 0.0, 0.167]
+    """
+    if kind == "middle":
+        return np.eye(k * k)[k * k // 2]
+    if kind == "mean":
+        return np.full(k * k, 1 / k**2)
+    places = np.tile(np.arange(k) - (k - 1) / 2, k)
+    return places / np.abs(places).sum()
 
 
 @cache

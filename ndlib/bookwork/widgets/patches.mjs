@@ -44,3 +44,20 @@ export function inverseRoot(covariance, n, eps) {
   }
   return root;
 }
+
+/** Weights for the k x k pixels of a window: its middle alone, the mean, the step from left to right, or a column of D. */
+export function weightsOf(kind, k, root) {
+  const n = k * k;
+  if (kind === "middle") return Float64Array.from({ length: n }, (_, i) => (i === Math.floor(n / 2) ? 1 : 0));
+  if (kind === "mean") return new Float64Array(n).fill(1 / n);
+  if (kind === "D") return Float64Array.from({ length: n }, (_, i) => root[i * n + Math.floor(n / 2)]);
+  const places = Float64Array.from({ length: n }, (_, i) => (i % k) - (k - 1) / 2);
+  const total = places.reduce((sum, place) => sum + Math.abs(place), 0);
+  return places.map((place) => place / total);
+}
+
+/** y = Xw, one number for each row. */
+export function product(matrix, weights) {
+  const n = weights.length;
+  return Float64Array.from({ length: matrix.length / n }, (_, row) => weights.reduce((sum, weight, i) => sum + weight * matrix[row * n + i], 0));
+}

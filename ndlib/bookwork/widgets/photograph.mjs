@@ -1,6 +1,6 @@
-// A photograph that a reader brings: read, scaled and checked in the browser, and sent nowhere.
+// A picture that a reader brings, as a file, from the camera or drawn: read and checked in the browser, and sent nowhere.
 
-import { make } from "./draw.mjs";
+import { make, paintGrey } from "./draw.mjs";
 
 const SMALLEST = 32; // pixels a side
 const LUMINANCE = [0.2126, 0.7152, 0.0722]; // of red, green and blue, as in ndlib.data
@@ -14,7 +14,7 @@ export async function decode(view, type) {
  * A reader's picture with at most `area` pixels: {planes, width, height, remarks}; the remarks say what was done to it.
  * Throws an Error with a message for the reader where it cannot be used.
  */
-export async function readPhotograph(file, area) {
+async function readPhotograph(file, area) {
   const name = `“${file.name}”`;
   if (file.type && !file.type.startsWith("image/")) throw new Error(`${name} is not a picture. Choose a JPEG, PNG or WebP file.`);
   let bitmap;
@@ -29,7 +29,7 @@ export async function readPhotograph(file, area) {
     throw new Error(`${name} has ${width} × ${height} pixels: too few, or too long and narrow. Take one with ${SMALLEST} or more a side.`);
   }
   const [red, green, blue] = picture.planes;
-  if (Math.max(...picture.planes.map(spread)) < 0.004) {
+  if (!varied(picture)) {
     throw new Error(`${name} is of one colour only: nothing in it varies, so there is nothing to learn from it.`);
   }
   const remarks = [];
@@ -53,39 +53,235 @@ function spread(plane) {
   return plane.reduce((a, b) => Math.max(a, b)) - plane.reduce((a, b) => Math.min(a, b));
 }
 
+const STRIP = 1 << 20; // pixels that are read at a time
+
+// The three planes of a picture, with at most `area` pixels: each the average of the area that it covers, which is the
+// same in all browsers, as their own ways of making a picture smaller are not.
 function planesOf(bitmap, area) {
   const factor = Math.min(1, Math.sqrt(area / (bitmap.width * bitmap.height)));
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.floor(side * factor)));
-  // Halving averages four pixels into one; a single larger step would skip pixels, and alias.
-  let source = bitmap;
-  while (source.width > 2 * width) source = scaled(source, Math.ceil(source.width / 2), Math.ceil(source.height / 2));
-  const { data } = scaled(source, width, height).getContext("2d").getImageData(0, 0, width, height);
-  let transparent = false;
   const planes = [0, 1, 2].map(() => new Float32Array(width * height));
-  for (let i = 0; i < width * height; i++) {
-    const opacity = data[4 * i + 3] / 255;
-    transparent ||= opacity < 1;
-    for (let c = 0; c < 3; c++) planes[c][i] = 1 - opacity + (opacity * data[4 * i + c]) / 255;
+  const across = shares(bitmap.width, width);
+  const down = shares(bitmap.height, height);
+  const line = new Float64Array(3 * width); // one row of the picture, already as narrow as the result
+  let transparent = false;
+  const rows = Math.max(1, Math.min(bitmap.height, Math.floor(STRIP / bitmap.width)));
+  const canvas = make("canvas", { width: bitmap.width, height: rows });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  for (let top = 0; top < bitmap.height; top += rows) {
+    context.clearRect(0, 0, bitmap.width, rows);
+    context.drawImage(bitmap, 0, -top);
+    const { data } = context.getImageData(0, 0, bitmap.width, rows);
+    for (let y = top; y < Math.min(top + rows, bitmap.height); y++) {
+      line.fill(0);
+      for (let x = 0, i = 4 * bitmap.width * (y - top); x < bitmap.width; x++, i += 4) {
+        const opacity = data[i + 3] / 255;
+        transparent ||= opacity < 1;
+        const at = across.first[x];
+        for (let c = 0; c < 3; c++) {
+          const value = 1 - opacity + (opacity * data[i + c]) / 255;
+          line[3 * at + c] += across.share[x] * value;
+          if (across.rest[x]) line[3 * at + 3 + c] += across.rest[x] * value;
+        }
+      }
+      const to = down.first[y] * width;
+      for (let c = 0; c < 3; c++) {
+        for (let x = 0; x < width; x++) {
+          planes[c][to + x] += down.share[y] * line[3 * x + c];
+          if (down.rest[y]) planes[c][to + width + x] += down.rest[y] * line[3 * x + c];
+        }
+      }
+    }
   }
   return { planes, width, height, transparent };
 }
 
-function scaled(source, width, height) {
-  const canvas = make("canvas", { width, height });
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(source, 0, 0, width, height);
-  return canvas;
+// Of each of `from` pixels on a line: the first of `to` larger ones on which it lies, and which share of that and of the
+// next one it is.
+function shares(from, to) {
+  const [first, share, rest] = [new Int32Array(from), new Float64Array(from), new Float64Array(from)];
+  for (let i = 0; i < from; i++) {
+    first[i] = Math.floor((i * to) / from);
+    const beyond = ((i + 1) * to) / from - (first[i] + 1);
+    rest[i] = beyond > 1e-9 ? beyond : 0;
+    share[i] = to / from - rest[i];
+  }
+  return { first, share, rest };
 }
 
-/** Calls back with a file that a reader chooses with this button or drops on this element. */
-export function photographButton(place, target, onFile) {
-  const input = make("input", { type: "file", accept: "image/*", "data-lm-suppress-shortcuts": "true" });
+const PRIVATE = "Your picture never leaves this page.";
+const KEYS = { "data-lm-suppress-shortcuts": "true" };
+const NO_CAMERA = "This page has no camera: browsers give one only to pages of https, and not to the frame of a notebook. A photograph or a drawing does as well.";
+const REFUSALS = {
+  NotAllowedError: "The camera was refused, and nothing was taken. A photograph or a drawing does as well.",
+  NotFoundError: "There is no camera here. A photograph or a drawing does as well.",
+  NotReadableError: "The camera is used by another programme.",
+};
+const PAUSE = 60; // milliseconds between two pictures of the camera, at least
+const PAD = [192, 144]; // pixels of a drawing
+
+/**
+ * Buttons with which a reader brings a picture: a file, the camera or a drawing. A file may be dropped on the widget too.
+ *
+ * `use({planes, width, height})` shows it; a promise that it returns is waited for before the next picture of the camera.
+ * `remark` says what the widget does with it. Pictures have at most `area` pixels. Returns {forget}, which stops and
+ * closes everything.
+ */
+export function ownPictures(ui, { area, use, remark = "" }) {
+  const about = make("span", { class: "nd-private", "aria-live": "polite" }, PRIVATE);
+  const tell = (...remarks) => (about.textContent = [PRIVATE, ...remarks, remark].filter(Boolean).join(" "));
+  async function show(picture) {
+    if (!varied(picture)) return;
+    try {
+      await use(picture);
+    } catch (error) {
+      ui.complain(error.message);
+    }
+  }
+  const camera = cameraButton(ui, area, show, tell);
+  const pad = drawingPad(ui, area, show, tell);
+  async function onFile(file) {
+    forget();
+    try {
+      const { remarks, ...picture } = await readPhotograph(file, area);
+      await use(picture);
+      tell(...remarks);
+    } catch (error) {
+      ui.complain(error.message);
+    }
+  }
+  photographButton(ui.presets, ui.root, onFile);
+  ui.presets.append(camera.button, pad.button, about);
+  function forget() {
+    ui.complain();
+    camera.stop();
+    pad.close();
+    about.textContent = PRIVATE;
+  }
+  ui.undo.push(camera.stop);
+  return { forget };
+}
+
+const varied = ({ planes }) => Math.max(...planes.map(spread)) >= 0.004;
+
+// The camera is asked for when its button is pressed, and switched off when it is pressed again.
+function cameraButton(ui, area, show, tell) {
+  const button = make("button", { type: "button", "aria-pressed": "false", ...KEYS }, "Camera");
+  let stream = null;
+  function stop() {
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = null;
+    button.textContent = "Camera";
+    button.setAttribute("aria-pressed", "false");
+  }
+  async function start() {
+    ui.complain();
+    if (!navigator.mediaDevices?.getUserMedia) return ui.complain(NO_CAMERA);
+    button.textContent = "Stop camera";
+    button.setAttribute("aria-pressed", "true");
+    try {
+      const mine = (stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, facingMode: "environment" } }));
+      const video = make("video", { playsinline: "" });
+      Object.assign(video, { muted: true, srcObject: mine });
+      await video.play();
+      tell("The camera is on until you stop it.");
+      while (stream === mine) {
+        if (!document.hidden) await show(planesOf(await createImageBitmap(video), area));
+        await new Promise((next) => setTimeout(next, PAUSE));
+      }
+    } catch (error) {
+      stop();
+      ui.complain(REFUSALS[error.name] ?? `The camera cannot be used: ${error.message}`);
+    }
+  }
+  button.addEventListener("click", () => {
+    if (button.getAttribute("aria-pressed") === "false") return start();
+    stop();
+    tell("The last picture of the camera stays.");
+  });
+  return { button, stop };
+}
+
+const PATTERNS = {
+  stripes: (x) => (x % 12 < 6 ? 0 : 255),
+  checks: (x, y) => ((Math.floor(x / 8) + Math.floor(y / 8)) % 2 ? 0 : 255),
+  dots: (x, y) => (Math.hypot((x % 16) - 8, (y % 16) - 8) < 4 ? 0 : 255),
+  noise: () => 255 * Math.random(),
+};
+
+// Paper to draw on with a finger or a mouse; patterns are there for the keyboard too.
+function drawingPad(ui, area, show, tell) {
+  const button = make("button", { type: "button", "aria-expanded": "false", ...KEYS }, "Draw");
+  const paper = make("canvas", { width: PAD[0], height: PAD[1], role: "img", "aria-label": "Paper to draw on" });
+  const row = make("div", { class: "nd-run" });
+  const box = make("div", { class: "nd-pad", hidden: "" }, paper, row);
+  ui.presets.after(box);
+  const pen = paper.getContext("2d", { willReadFrequently: true });
+  let [busy, wanted] = [false, false]; // of several wishes only the last one counts
+  async function give() {
+    wanted = true;
+    if (busy) return;
+    busy = true;
+    while (wanted) {
+      wanted = false;
+      await show(planesOf(paper, area));
+    }
+    busy = false;
+  }
+  const blank = () => {
+    Object.assign(pen, { fillStyle: "#fff", strokeStyle: "#000", lineWidth: 7, lineCap: "round", lineJoin: "round" });
+    pen.fillRect(0, 0, ...PAD);
+  };
+  const fill = (pattern) => {
+    const values = Array.from({ length: PAD[0] * PAD[1] }, (_, i) => pattern(i % PAD[0], Math.floor(i / PAD[0])));
+    paintGrey(paper, values, PAD[0], 0, 255);
+  };
+  const add = (text, act) => {
+    const made = make("button", { type: "button", ...KEYS }, text);
+    made.addEventListener("click", act);
+    row.append(made);
+  };
+  for (const [name, pattern] of Object.entries(PATTERNS)) add(name, () => (fill(pattern), give()));
+  add("Clear", blank);
+  blank();
+  const at = (event) => {
+    const { left, top, width, height } = paper.getBoundingClientRect();
+    return [((event.clientX - left) / width) * PAD[0], ((event.clientY - top) / height) * PAD[1]];
+  };
+  paper.addEventListener("pointerdown", (event) => {
+    paper.setPointerCapture(event.pointerId);
+    pen.beginPath();
+    pen.moveTo(...at(event));
+    const [x, y] = at(event);
+    pen.lineTo(x + 0.1, y); // a dot
+    pen.stroke();
+    give();
+  });
+  paper.addEventListener("pointermove", (event) => {
+    if (!paper.hasPointerCapture(event.pointerId)) return;
+    pen.lineTo(...at(event));
+    pen.stroke();
+    give();
+  });
+  const open = (on) => {
+    box.hidden = !on;
+    button.setAttribute("aria-expanded", String(on));
+  };
+  button.addEventListener("click", () => {
+    open(box.hidden);
+    if (!box.hidden) tell("Draw on the paper below.");
+  });
+  return { button, close: () => open(false) };
+}
+
+// Calls back with a file that a reader chooses with this button or drops on this element.
+function photographButton(place, target, onFile) {
+  const input = make("input", { type: "file", accept: "image/*", ...KEYS });
   input.addEventListener("change", () => {
     if (input.files.length) onFile(input.files[0]);
     input.value = ""; // so that the same file can be chosen again
   });
-  place.append(make("label", { class: "nd-file" }, input, make("span", {}, "Your own photograph …")));
+  place.append(make("label", { class: "nd-file" }, input, make("span", {}, "Own photo …")));
   target.addEventListener("dragover", (event) => {
     event.preventDefault();
     target.classList.add("nd-dropping");

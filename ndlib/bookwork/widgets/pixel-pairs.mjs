@@ -1,7 +1,7 @@
 // Two pixels of a photograph at a distance: how alike they are, and three ways to make them uncorrelated.
 
 import { COLORS, brief, make, oncePerFrame, paintGrey, plot } from "./draw.mjs";
-import { change, choice, draggable, frame, preset, reset, slider } from "./controls.mjs";
+import { change, choice, draggable, frame, onArrows, preset, reset, slider } from "./controls.mjs";
 import { FARTHEST, correlationOf, covarianceAfter, drawnPairs, offsetOf, pairMoments, principal, resemblance, times, whiteningMatrix } from "./pairs.mjs";
 
 const TRAITS = ["distance", "direction", "method"];
@@ -16,9 +16,7 @@ function render({ model, el }) {
     model,
     name: "pixel-pairs",
     title: "Pairs of pixels, and three ways to whiten them",
-    tryThis:
-      "Drag the neighbour away from its pixel, and watch the ellipse open. Then whiten neighbours in the three ways: " +
-      "in which of the round clouds is each number still most like its own pixel?",
+    tryThis: "Drag the blue neighbour away from its pixel, and watch the ellipse open.",
   });
   const bytes = model.get("photo");
   const pixels = Float64Array.from(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), (v) => v / 255);
@@ -44,7 +42,6 @@ function render({ model, el }) {
   ui.picture.append(
     make("div", { class: "nd-where" }, photoBox, make("div", { class: "nd-near" }, lensBox, pair)),
     cloudBox,
-    ui.more,
   );
   ui.more.append(numbers);
   paintGrey(photo, pixels, width, 0, 1);
@@ -138,13 +135,7 @@ function render({ model, el }) {
     const middle = LENS / 2 - BEFORE; // the frame is taken by its middle
     moveTo(((event.clientX - box.left) / box.width) * width - middle, ((event.clientY - box.top) / box.height) * height - middle);
   });
-  photoBox.addEventListener("keydown", (event) => {
-    const step = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    event.stopPropagation();
-    moveTo(picked.x + step[0], picked.y + step[1]);
-  });
+  onArrows(photoBox, ([x, y]) => moveTo(picked.x + x, picked.y + y));
   draggable(lensBox, (event) => {
     const box = lens.getBoundingClientRect();
     const from = (pixel) => pixel - Math.max(0, pixel - BEFORE) + 0.5;
@@ -207,6 +198,7 @@ function cloudPlot({ method, covariance, centred, unit, shown, pair }, width) {
   const levels = raw ? greys : [-3, -2, -1, 0, 1, 2, 3];
   const ticks = levels.map((at) => ({ at: at / unit, text: String(at).replace("-", "−") }));
   const name = (text, [x, y]) => {
+    if (width < 260) return { text, at: [x, y], dy: y < 0 ? 20 : -12, anchor: "middle", color: "var(--nd-ink)" };
     const length = Math.max(0.2, Math.hypot(x, y));
     const [dx, dy] = [(14 * x) / length, (-14 * y) / length + 4];
     return { text, at: [x, y], dx, dy, anchor: x < -0.3 ? "end" : x > 0.3 ? "start" : "middle", color: "var(--nd-ink)" };
@@ -224,10 +216,14 @@ function cloudPlot({ method, covariance, centred, unit, shown, pair }, width) {
     ...(raw ? [{ grip: tips[1], color: "var(--nd-ink)", radius: 4.75 }] : []),
     ...(pair ? [{ dots: [put(pair)], color: "var(--nd-pick)", radius: 5 }] : []),
   ];
+  const small = width < 260;
+  const axis1 = raw ? (small ? "pixel less mean" : "pixel less its mean, grey value") : small ? "first number" : "first whitened number";
+  const axis2 = raw ? (small ? "neighbour less mean" : "neighbour less its mean") : small ? "second number" : "second whitened number";
   return {
     height,
-    x: { domain: [-EDGE, EDGE], label: raw ? "pixel less its mean, grey value" : "first whitened number", ticks },
-    y: { domain: [-EDGE, EDGE], label: raw ? "neighbour less its mean" : "second whitened number", ticks },
+    box: small ? { left: 34 } : {},
+    x: { domain: [-EDGE, EDGE], label: axis1, ticks },
+    y: { domain: [-EDGE, EDGE], label: axis2, ticks },
     marks,
   };
 }

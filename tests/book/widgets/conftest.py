@@ -99,7 +99,7 @@ def started(visit, own):
     """Opens the page of a widget and waits until it has drawn."""
 
     def start(name, **options):
-        if name == "live-race":
+        if name in ("live-race", "descent"):
             options.setdefault("reduced_motion", "reduce")  # it begins when a test wants it to
         visited = visit(f"{own}/{name}.html", own, **options)
         wait(visited.page, name)
@@ -113,7 +113,7 @@ def phone(telephone, own):
     """Opens the page of a widget on a telephone and waits until it has drawn."""
 
     def start(name, **options):
-        if name == "live-race":
+        if name in ("live-race", "descent"):
             options.setdefault("reduced_motion", "reduce")
         page = telephone(f"{own}/{name}.html", **options)
         wait(page, name)

@@ -12,6 +12,7 @@ from ndlib.bookwork.widgets import (
     LiveRace,
     NewtonSchulz,
     PatchMatrix,
+    Pipeline,
     PixelPairs,
 )
 
@@ -24,6 +25,7 @@ WIDGETS = {
     "descent": Descent,
     "evidence-explorer": EvidenceExplorer,
     "live-race": LiveRace,
+    "pipeline": Pipeline,
 }
 BUDGET = 300_000  # bytes of a page's own, compressed
 
@@ -36,6 +38,7 @@ DRAWN = {
     "blur-lab": "document.querySelector('.nd-blur-lab')?.milliseconds > 0",
     "descent": "document.querySelector('.nd-descent')?.milliseconds > 0",
     "evidence-explorer": "document.querySelector('.nd-evidence-explorer')?.points?.length > 0",
+    "pipeline": "document.querySelector('.nd-pipeline')?.milliseconds > 0",
     "live-race": "document.querySelector('.nd-live-race')?.arms.every((arm) => arm.records.length > 0)"
     " && document.querySelector('.nd-digits canvas').width === 28",
 }

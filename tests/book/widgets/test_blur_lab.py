@@ -34,19 +34,33 @@ def test_blur_lab_draws_what_python_computes(started):
     assert np.abs(shown - 255 * np.clip(python.restored, 0, 1)).max() < 1
 
 
-def test_blur_lab_presets(started):
+def error(values):
+    return np.sqrt(np.square(values - BlurLab().picture).mean())
+
+
+def test_blur_lab_says_what_the_filter_does(started):
     page = started("blur-lab").page
-    for name, words in (
-        ("No noise, inverse", "as good as the original"),
-        ("A little noise", "ruined"),
-        ("The same noise", "Wiener filter with K = 0.008"),
-        ("Too much blur", "Beyond 0.12 cycles per pixel the noise is stronger than the picture: lost for good"),
+    for name, traits, words in (
+        ("No noise", {"sigma": 1, "noise": 0, "k": 0}, "it is as good as the original"),
+        ("A little noise", {"k": 0}, "that is more than from black to white, ruined"),
+        ("The same, Wiener", {}, "that takes away {} % of the error"),
+        ("Too much blur", {"sigma": 4, "k": 0.001}, "that takes away {} % of the error. Beyond 0.12 cycles"),
     ):
         page.get_by_role("button", name=name).click()
-        assert words in readout(page)
-    before = np.square(pictures(page)[1] - BlurLab().picture).mean()
+        python = BlurLab(**traits)
+        before, after = error(python.blurred), error(python.restored)
+        said = readout(page)
+        assert words.format(round(100 * (1 - after / before))) in said
+        levels = float(re.search(r"leave the picture off by ([\d.]+) grey levels", said)[1])
+        assert levels == pytest.approx(255 * before, rel=0.05)
+    # A circle of radius 0.12 in a square of side 1 leaves out 1 - pi 0.12^2 = 95 %.
+    lost = re.search(
+        r"0\.12 cycles per pixel, (\d+) % of all frequencies, noise drowns the picture: lost for good", said
+    )
+    assert float(lost[1]) == pytest.approx(100 * (1 - np.pi * 0.12**2), abs=1)
+    before = error(pictures(page)[1])
     page.get_by_role("button", name="Best K").click()
-    assert np.square(pictures(page)[1] - BlurLab().picture).mean() < before
+    assert error(pictures(page)[1]) < before
     set_traits(page, "blur-lab", k=0)
     assert "has no inverse" in readout(page)
     assert page.get_by_text(re.compile("wipes out [0-9,]+ of 16,384 frequencies")).is_visible()
@@ -108,6 +122,9 @@ def test_blur_lab_with_a_photograph_of_ones_own(started, photograph, tmp_path):
     grey = photographs.luminance(pixels)[:, 30:150]
     assert pictures(page)[1].mean() == pytest.approx(float(grey.mean()), abs=1e-6)
     assert "never leaves this page" in page.locator(".nd-private").inner_text()
+    for text in page.locator(".nd-presets button").all_inner_texts()[:5]:
+        page.get_by_role("button", name=text, exact=True).click()
+        assert page.get_by_label("your own", exact=True).is_checked()  # a preset keeps the picture
     page.get_by_role("button", name="Reset").click()
     settled(page)
     assert page.get_by_label("cat", exact=True).is_checked()

@@ -86,7 +86,8 @@ def test_descent_by_mouse(started):
     left, right, bottom = 46, box["width"] - 12, box["height"] - 40
 
     def place(w1, w2):
-        x, y = left + (w1 + 2) / 6 * (right - left), bottom - (w2 + 2) / 6 * (bottom - 24)
+        unit = (bottom - 24) / 6  # pixels, in both directions
+        x, y = (left + right) / 2 + (w1 - 1) * unit, bottom - (w2 + 2) * unit
         return x / box["width"], y / box["height"]
 
     drag(page, ".nd-valley svg", place(-0.4, 3.6), place(3, -1))
@@ -110,3 +111,34 @@ def test_descent_by_touch(phone):
     assert "it needs 1 step to" in readout(page)
     page.locator(".nd-inputs svg").tap(position={"x": 150, "y": 170})
     assert float(page.get_by_role("slider", name="correlation").input_value()) < 0.8
+
+
+def test_descent_walks_along_its_paths(started):
+    page = started("descent", reduced_motion="no-preference").page
+    assert page.locator(".nd-descent").evaluate("w => w.walked") == 60  # it has been seen, and walked
+    page.evaluate("""() => {
+        const widget = document.querySelector(".nd-descent");
+        window.seen = [];
+        const valley = widget.querySelector(".nd-valley svg");
+        const look = () => {
+            seen.push([widget.walked, valley.innerHTML.length]);
+            requestAnimationFrame(look);
+        };
+        look();
+    }""")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("seen.at(-1)[0] < 30")
+    page.wait_for_function("seen.at(-1)[0] === 60")
+    steps, drawn = zip(*page.evaluate("seen"), strict=True)
+    begun = steps.index(min(steps))
+    assert list(steps[begun:]) == sorted(steps[begun:]) and len(set(steps[begun:])) > 5
+    assert drawn[begun] < drawn[-1]
+
+
+def test_descent_names_the_ends_of_its_paths(started):
+    page = started("descent").page
+    names = page.locator(".nd-valley .nd-name")
+    assert {"plain", "deconvolved"} <= set(names.all_text_contents())
+    page.get_by_role("button", name="Too fast").click()
+    settled(page)
+    assert "plain leaves" in names.all_text_contents()

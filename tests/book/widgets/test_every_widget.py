@@ -1,18 +1,26 @@
 """Every widget on pages without a kernel, in a real browser that reaches nothing else."""
 
 import gzip
+import io
 import re
 from copy import copy
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from mounts import BUDGET, WIDGETS, wait
+from mounts import BUDGET, WIDGETS, set_traits, wait
+from PIL import Image
 from visits import settled
+
+TOGETHER = """() => {
+    const box = (name) => document.querySelector(`.nd-${name}`).getBoundingClientRect();
+    return box("controls").bottom - box("picture").top;
+}"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1366, 360])
 @pytest.mark.parametrize("name", WIDGETS)
 def test_widget_starts_fits_and_is_accessible(started, name, width, theme):
     visited = started(name, width=width, theme=theme)
@@ -28,6 +36,8 @@ def test_widget_starts_fits_and_is_accessible(started, name, width, theme):
     serious = [v for v in axe.response["violations"] if v["impact"] in ("serious", "critical")]
     assert serious == [], axe.generate_report()
     assert page.evaluate("document.getAnimations().length") == 0
+    if width == 1366:  # a laptop, whose window has 612 pixels below the head of the page
+        assert page.evaluate(TOGETHER) < 612
 
 
 def test_two_widgets_on_a_page_do_not_meddle(visit, own):
@@ -44,6 +54,67 @@ def test_two_widgets_on_a_page_do_not_meddle(visit, own):
     assert first.get_by_role("slider", name="steps").get_attribute("aria-valuetext") == "6"
     assert second.get_by_role("slider", name="steps").get_attribute("aria-valuetext") == "exact"
     assert visited.problems == []
+
+
+# Of each widget what a reader sets; what a page shows at first is different.
+SET = {
+    "newton-schulz": {"steps": 12, "spectrum": "1/k²"},
+    "kernel-explorer": {"steps": 5, "eps": 0.01, "channel": "green", "patch_size": 5},
+    "pixel-pairs": {"distance": 4, "method": "zca"},
+    "patch-matrix": {"picture": "photograph", "row": 17, "shown": "D", "rows": "centred"},
+    "blur-lab": {"photograph": "page", "sigma": 2.35, "k": 0},
+    "descent": {"w1": -1.25, "w2": 0.5, "rate": 1.1},
+    "evidence-explorer": {"sources": ["paper", "Jiang 2021"], "only_test": True, "view": "gain", "epochs": 100},
+    "pipeline": {"k": 7, "w": "edge", "blur": 0.8, "row": 100, "steps": 5},
+    "live-race": {"arms": ["BN", "ND"], "nd_rate": 0.2, "by": "seconds"},
+}
+NONSENSE = "steps=2e9&eps=-1&spectrum=x&count=7&distance=x&row=-3&sigma=NaN&k=&w1=99&epochs=2&sources=x&arms=&batch=1e9"
+
+
+def test_settings_stand_in_the_address(visit, own):
+    assert set(SET) == set(WIDGETS)
+    visited = visit(f"{own}/both.html", own, reduced_motion="reduce")
+    page = visited.page
+    for name, settings in SET.items():
+        wait(page, name)
+        mount = page.locator(f"[data-widget='{name}']")
+        state = "(m, names) => Object.fromEntries(names.map((n) => [n, m.model.get(n)]))"
+        first = mount.evaluate(state, list(settings))
+        page.evaluate("hash => (location.hash = hash)", f"{name}?{NONSENSE}")
+        settled(page)
+        assert mount.evaluate(state, list(settings)) == first, name
+        set_traits(page, name, **settings)
+        page.wait_for_function(f"location.hash.startsWith('#{name}?') && !location.hash.includes('NaN')")
+        page.wait_for_timeout(400)  # the address follows what was set last
+        address = page.url
+        mount.get_by_role("button", name="Reset").click()
+        page.wait_for_function("location.hash === ''")
+        page.evaluate("address => (location.href = address)", address)
+        settled(page)
+        assert mount.evaluate(state, list(settings)) == settings
+    assert visited.problems == []
+    other = visit(f"{own}/both.html#descent?rate=1.5", own, reduced_motion="reduce").page
+    wait(other, "descent")
+    assert other.get_by_role("slider", name="learning rate").get_attribute("aria-valuetext") == "1.50"
+
+
+def test_picture_is_saved_as_it_is_seen(visit, own):
+    page = visit(f"{own}/both.html", own, reduced_motion="reduce", theme="dark").page
+    for name in WIDGETS:
+        wait(page, name)
+        widget = page.locator(f".nd-{name}")
+        with page.expect_download() as download:
+            widget.get_by_role("button", name="Save picture").click()
+        saved = Image.open(download.value.path()).convert("RGB")
+        picture = widget.locator(".nd-picture")
+        shown = Image.open(io.BytesIO(picture.screenshot())).convert("RGB")
+        part = saved.crop((24, 24, 24 + 2 * shown.width, 24 + 2 * shown.height)).resize(
+            shown.size, Image.Resampling.BOX
+        )
+        blurred = [np.asarray(each.reduce(4), float) for each in (shown, part)]
+        assert blurred[0].std() > 10
+        assert np.abs(blurred[0] - blurred[1]).mean() < 10, name
+        assert np.corrcoef(*(each.ravel() for each in blurred))[0, 1] > 0.9, name
 
 
 @pytest.mark.parametrize("name", WIDGETS)

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 from mounts import picture_files, set_traits, settled, wait
+from PIL import Image
 
 from ndlib.bookwork.widgets import KernelExplorer
 from ndlib.pictures import photographs
@@ -62,7 +63,7 @@ def test_kernel_explorer_by_mouse(started):
     page.get_by_role("button", name="5 steps").click()
     settled(page)
     assert "hardly any surround" in page.locator(".nd-readout").inner_text()
-    page.get_by_role("button", name="Paper:").click()
+    page.get_by_role("button", name="Exact root").click()
     settled(page)
     assert "a clear centre and surround" in page.locator(".nd-readout").inner_text()
     page.get_by_role("button", name="Colours").click()
@@ -96,7 +97,7 @@ def test_kernel_explorer_takes_an_own_photograph(started, photograph):
     visited = started("kernel-explorer")
     page = visited.page
     page.locator("input[type=file]").set_input_files(file)
-    page.get_by_label("your photograph", exact=True).wait_for()
+    page.get_by_label("your picture", exact=True).wait_for()
     for channel, channels, output in (("luminance", 1, 0), ("blue", 3, 2)):
         set_traits(page, "kernel-explorer", channel=channel)
         x = pixels if channels == 3 else photographs.luminance(pixels)
@@ -106,9 +107,13 @@ def test_kernel_explorer_takes_an_own_photograph(started, photograph):
         wanted = deconvolution_kernel(spectrum, channel=output).flatten(1).numpy()
         settled(page)
         np.testing.assert_allclose(kernels(page), wanted, atol=1e-5 * np.abs(wanted).max())
-    assert "your photograph" in page.locator(".nd-readout").inner_text()
+    assert "your picture" in page.locator(".nd-readout").inner_text()
     assert "never leaves this page" in page.locator(".nd-private").inner_text()
     assert page.get_by_label("images", exact=True).is_disabled()
+    for text in ("5 steps", "Colours", "Exact root"):
+        page.get_by_role("button", name=text).click()
+        assert page.get_by_label("your picture", exact=True).is_checked()  # a preset keeps the picture
+    assert not page.get_by_role("button", name="One image").is_visible()
     page.get_by_role("button", name="Reset").click()
     settled(page)
     assert "1,000 images" in page.locator(".nd-readout").inner_text()
@@ -124,3 +129,47 @@ def test_kernel_explorer_answers_unsuitable_photographs_in_words(started, tmp_pa
         settled(page)
         assert page.locator(".nd-problem:visible").count() == 0
         assert page.get_by_text(re.compile(message)).count() == 0
+
+
+def test_kernel_explorer_averages_the_areas_of_a_large_photograph(started, tmp_path):
+    """Browsers make a picture smaller in ways of their own, which would give a kernel of its own in each."""
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 700), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    page = started("kernel-explorer").page
+    page.locator("input[type=file]").set_input_files(tmp_path / "large.png")
+    page.get_by_label("your picture", exact=True).wait_for()
+    page.get_by_text("It was scaled from 0.35 megapixels to 278 × 198.").wait_for()  # noqa: RUF001
+    down, across = (shares(length, to) for length, to in ((500, 198), (700, 278)))
+    small = down @ (pixels / 255) @ across.T
+    floats = "m => Array.from(new Float64Array(m.model.get('own_luminance').buffer.slice(0, 8 * 3)))"
+    found = page.locator(".nd-mount").evaluate(floats)  # the variance, and the covariances one and two to the right
+    centred = small - small.mean()
+    wanted = [(centred[:, : 278 - lag] * centred[:, lag:]).mean() for lag in range(3)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def shares(length, to):
+    """Of which pixels, and by how much, each of fewer pixels is the mean."""
+    edges = np.arange(to + 1) * length / to
+    inside = np.minimum(edges[1:, None], np.arange(1, length + 1)) - np.maximum(edges[:-1, None], np.arange(length))
+    return inside.clip(0) * to / length
+
+
+CORNER = "c => Array.from(c.getContext('2d').getImageData(0, 0, 1, 1).data.slice(0, 3))"
+
+
+def test_kernel_has_the_paper_of_its_page_and_a_scale_that_can_be_held(started):
+    page = started("kernel-explorer").page
+    canvas = page.locator(".nd-kernel canvas")
+    assert min(canvas.evaluate(CORNER)) > 200  # nearly zero: white
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_function(f"Math.max(...({CORNER})(document.querySelector('.nd-kernel canvas'))) < 60")
+    ends = page.locator(".nd-scale .nd-ends")
+    first = ends.inner_text()
+    page.get_by_label("hold the colours").check()
+    page.get_by_role("button", name="5 steps").click()
+    settled(page)
+    assert ends.inner_text() == first
+    page.get_by_label("hold the colours").uncheck()
+    settled(page)
+    assert ends.inner_text() != first

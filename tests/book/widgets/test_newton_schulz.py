@@ -48,4 +48,18 @@ def test_newton_schulz_by_mouse(started):
     page.get_by_role("button", name="15 steps").click()
     settled(page)
     assert page.get_by_label("steps", exact=True).input_value() == "15"
-    assert "right within a tenth for 576 of 576" in page.locator(".nd-readout").inner_text()
+    assert page.locator(".nd-readout").inner_text().startswith("576 of 576 directions are white")
+
+
+def test_newton_schulz_counts_what_is_white(started):
+    """With much eps hardly a direction ends up white, however many steps there are: the readout says so."""
+    page = started("newton-schulz").page
+    for name, traits in {"20 steps, large eps": {"steps": 20, "eps": 1e-2}, "As published": {}}.items():
+        page.get_by_role("button", name=name).click()
+        settled(page)
+        python = NewtonSchulz(**traits)
+        white = int((np.abs(python.gains**2 * python.eigenvalues - 1) <= 0.1).sum())
+        assert 5 < white < 100
+        said = page.locator(".nd-readout").inner_text()
+        assert said.startswith(f"{white} of 576 directions are white")
+        assert f"The median variance is {np.median(python.gains**2 * python.eigenvalues):.2f}" in said

@@ -15,33 +15,52 @@ TRAITS = "() => JSON.stringify(document.querySelector('.nd-mount').model.state)"
 
 
 @pytest.mark.parametrize("name", WIDGETS)
-def test_controls_stand_below_the_picture_that_they_change(phone, name):
+def test_picture_readout_and_controls_follow_each_other(phone, name):
     """The order of the elements is that of the page, so that the keyboard goes through it as it is read."""
     page = phone(name)
-    blocks = page.locator(".nd-widget").evaluate(BLOCKS)
+    blocks = page.locator(".nd-stage").evaluate(BLOCKS)
     for above, below in itertools.pairwise(blocks):
         assert above["bottom"] <= below["top"]
-    names = [block["name"] for block in blocks]
-    assert names[:2] == ["nd-try", "nd-picture"]
-    assert blocks[2]["top"] - blocks[1]["bottom"] < 20
-    if name == "live-race":
-        assert names[2:] == ["nd-readout", "nd-presets", "nd-controls", "nd-more"]
-        return
-    assert set(names[2:4]) == {"nd-controls", "nd-presets"}
-    assert names[4:] in (["nd-readout"], ["nd-more", "nd-readout"])
-    assert page.locator(".nd-picture .nd-more").count() == 0
-    assert blocks[0]["bottom"] - blocks[0]["top"] < 200  # short, or the picture is below the window
-    if "nd-more" in names:
-        page.set_viewport_size({"width": 1000, "height": 800})
-        page.locator(".nd-picture > .nd-more").wait_for(state="attached")
-        page.set_viewport_size({"width": 360, "height": 740})
-        page.locator(".nd-widget > .nd-more + .nd-readout").wait_for()
+    assert blocks[1]["top"] - blocks[0]["bottom"] < 20
+    about = ["nd-about"] if name == "evidence-explorer" else []
+    names = [block["name"].split()[0] for block in blocks]
+    assert names == ["nd-picture", "nd-readout", *about, "nd-presets", "nd-controls"]
+    whole = page.locator(".nd-widget").evaluate(BLOCKS)
+    assert [block["name"] for block in whole][:2] == ["nd-try", "nd-stage"]
+    assert whole[0]["bottom"] - whole[0]["top"] < 100  # one sentence
+    assert len(re.findall(r"[.?!]", page.locator(".nd-try span").inner_text())) == 1
+
+
+SEEN = """() => {
+    const { top, bottom, height } = document.querySelector(".nd-picture").getBoundingClientRect();
+    const head = document.querySelector(".bd-header-article").getBoundingClientRect().bottom;
+    return Math.max(0, Math.min(bottom, innerHeight) - Math.max(top, head)) / height;
+}"""
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_picture_stays_in_the_window_while_it_is_changed(phone, name):
+    page = phone(name)
+    page.set_viewport_size({"width": 360, "height": 640})
+    buttons = page.locator(".nd-presets button:visible").filter(has_not_text=re.compile("Camera|Draw|Save"))
+    shares = {}
+    for text in buttons.all_inner_texts():
+        page.locator(".nd-presets").get_by_role("button", name=text, exact=True).tap()
+        settled(page)
+        shares[text] = page.evaluate(SEEN)
+    assert len(shares) > 3
+    for control in page.locator(".nd-controls input:visible").all():
+        control.focus()  # as a finger or the keyboard finds it: scrolled into the window
+        shares[control.evaluate("e => e.outerHTML")] = page.evaluate(SEEN)
+    assert {what: share for what, share in shares.items() if share < 0.6} == {}
 
 
 @pytest.mark.parametrize("name", WIDGETS)
 def test_controls_are_large_enough_for_a_finger(phone, name):
     page = phone(name)
-    targets = ".nd-presets button, .nd-choice label, .nd-file, .nd-checks label, .nd-slider input"
+    page.locator("button[aria-expanded]").evaluate_all("all => all.forEach((e) => e.click())")
+    page.locator(".nd-controls details").evaluate_all("all => all.forEach((e) => (e.open = true))")
+    targets = ".nd-presets button, .nd-pad button, .nd-choice label, .nd-file, .nd-checks label, .nd-slider input"
     heights = """all => all.filter(e => e.checkVisibility())
         .map(e => [e.getBoundingClientRect().height, e.outerHTML.slice(0, 80)])"""
     found = page.locator(".nd-widget").locator(targets).evaluate_all(heights)
@@ -64,6 +83,7 @@ BESIDE = [
     ("newton-schulz", ".nd-pick svg", 0.5, 0.5),
     ("evidence-explorer", ".nd-dots > svg", 0.5, 0.5),
     ("kernel-explorer", ".nd-compare", 0.7, 0.5),
+    ("pipeline", ".nd-large", 0.9, 0.9),
 ]
 
 

@@ -7,19 +7,27 @@ from ndlib.bookwork.widgets import PatchMatrix
 
 def drawn_matrices(page):
     settled(page)
-    script = "(w) => [w.matrix, w.covariance, w.square].map((m) => Array.from(m))"
+    script = "(w) => [w.matrix, w.covariance, w.square, w.y].map((m) => Array.from(m))"
     return [np.array(values) for values in page.locator(".nd-patch-matrix").evaluate(script)]
 
 
 def test_patch_matrix_draws_what_python_computes(started):
     page = started("patch-matrix").page
     python = PatchMatrix()
-    for traits in ({}, {"picture": "photograph"}, {"k": 5, "shown": "D"}, {"picture": "numbers", "k": 2}):
+    for traits in (
+        {},
+        {"picture": "photograph", "w": "mean"},
+        {"k": 5, "shown": "D", "w": "D", "rows": "centred"},
+        {"picture": "numbers", "k": 2, "shown": "covariance"},
+        {"w": "edge"},
+    ):
         set_traits(page, "patch-matrix", **traits)
         for trait, value in traits.items():
             setattr(python, trait, value)
         last = python.whitening if python.shown == "D" else python.covariance
-        for found, wanted in zip(drawn_matrices(page), (python.matrix, python.covariance, last), strict=True):
+        for found, wanted in zip(
+            drawn_matrices(page), (python.matrix, python.covariance, last, python.result), strict=True
+        ):
             np.testing.assert_allclose(found, wanted.flatten(), atol=1e-5 * np.abs(wanted).max())
 
 
@@ -39,7 +47,11 @@ def test_patch_matrix_by_keyboard(started):
     assert "Pixel 5 (row 2, column 2 of the window): mean 4.67, variance" in readout(page)
     page.get_by_role("button", name="Reset").focus()
     page.keyboard.press("Enter")
-    assert "is row 6 of X. Pixels 5" in readout(page)
+    # The window (4 3 2; 9 6 1; 5 8 2) has the sums 18, 17 and 5: y = (5 - 18) / 6.
+    assert "is row 6 of X; with w it gives y = \N{MINUS SIGN}2.17. Pixels 5" in readout(page)
+    page.locator(".nd-panel-y .nd-cells").focus()
+    page.keyboard.press("ArrowUp")
+    assert "1 from the top, 3 from the left is row 3" in readout(page)
 
 
 def test_patch_matrix_by_mouse(started):
@@ -52,7 +64,7 @@ def test_patch_matrix_by_mouse(started):
     x = page.locator(".nd-panel-x .nd-tap1").bounding_box()
     whole = page.locator(".nd-panel-x .nd-cells").bounding_box()
     assert x["x"] - whole["x"] == pytest.approx(whole["width"] * 8 / 9, abs=3)
-    page.get_by_role("button", name="What whitens it").click()
+    page.get_by_role("button", name="Whiten").click()
     assert "Entry of D with eps 0.001" in readout(page)
     page.get_by_role("radio").first.check(force=True)  # the numbers, on which no window of five fits
     settled(page)
