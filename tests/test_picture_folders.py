@@ -114,7 +114,7 @@ def test_a_run_on_a_folder_learns_and_is_recorded(folder, tmp_path, monkeypatch,
     monkeypatch.setenv("NDLIB_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     words = f"--dataset folder:{folder} --size 32 --method none --arch logistic --epochs 4 --lr 0.01".split()
-    words += "--batch-size 16 --augment none".split()
+    words += ["--batch-size", "16", "--augment", "none"]
     assert cli.main(["train", *words]) == 0
     (record,) = ledger.read(tmp_path / "data" / "results" / "shades.jsonl")
     assert record["dataset"] == "folder:shades" and record["size"] == 32 and record["test_last"] > 85
