@@ -410,7 +410,9 @@ def published_notebook(book: Book, page: str) -> Any:
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    metadata: dict[str, Any] = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    if "accelerator" in source.metadata:  # Colab then opens the page on such a machine
+        metadata |= {"accelerator": source.metadata["accelerator"], "colab": {"gpuType": "T4"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     notebook.nbformat_minor = 5
     nbformat.validate(notebook)
