@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from ._conversion.norms import BATCH_NORMS
 from ._core.counting import StepCount
@@ -86,6 +87,9 @@ def update_statistics(
             norm.momentum = momentum
         for module, mode in modes:
             module.training = mode
+    averages: list[Any] = [m for m in model.modules() if isinstance(m, AveragedModel)]
+    for average in averages:
+        average.measured_after = int(average.n_averaged)  # to_plain asks for it
     if steps == 0:
         raise ValueError("there are no batches to measure: the averages are now those of new layers")
     return model

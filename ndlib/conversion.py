@@ -12,7 +12,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ._conversion.counterparts import DECONV_OF, plain_channels, plain_layer, refuse_merged, shape_of
+from ._conversion.counterparts import (
+    DECONV_OF,
+    plain_channels,
+    plain_layer,
+    refuse_merged,
+    shape_of,
+    warn_of_stale_averages,
+)
 from ._conversion.fast_path import choose_paths
 from ._conversion.following import copied
 from ._conversion.norms import Copy, instead_of
@@ -315,7 +322,8 @@ def to_plain(model: nn.Module, example_input: Any = None) -> nn.Module:
         ValueError: a ``ChannelDeconv`` and no example input, or adapters (LoRA) that are merged into the weights.
         FloatingPointError: a layer met values that are not finite, see ``check_finite``.
 
-    Warns where many weights of a layer are zero, as after pruning: those of the plain layer will not be.
+    Warns where many weights of a layer are zero, as after pruning: those of the plain layer will not be. Warns of an
+    ``AveragedModel`` whose statistics were not updated.
 
     >>> from ndlib import DeconvConv2d
     >>> model = nn.Sequential(DeconvConv2d(3, 8, 3), nn.ReLU()).eval()
@@ -332,6 +340,7 @@ def to_plain(model: nn.Module, example_input: Any = None) -> nn.Module:
             "fixed weights; call model.eval() first"
         )
     refuse_merged(model)
+    warn_of_stale_averages(model)
     model, put_back, _ = unwrapped(model)
     model = copied(model, modules=list(model.modules()))
     check_finite(model)  # the copy, as it clears the flags that it reads

@@ -122,8 +122,22 @@ def test_operations_of_a_step_are_counted():
     assert counter.get_total_flops() >= convolution + 2 * rows * n**2 + 2 * 8 * n**2
 
 
-def test_an_exported_training_step_has_the_gradients():
-    net = nn.Sequential(DeconvConv2d(8, 8, 3)).double()
+EXPORTED = {
+    "as published": lambda: DeconvConv2d(8, 8, 3),
+    "groups": lambda: DeconvConv2d(8, 8, 3, groups=2),
+    "averaged covariances": lambda: DeconvConv2d(8, 8, 3, running="covariance", update_every=2),
+    "exact root": lambda: DeconvConv2d(8, 8, 3, solver="eigh"),
+    "blocks": lambda: DeconvConv2d(8, 8, 3, block_size=4, centering="per-block"),
+    "transposed": lambda: DeconvConvTranspose2d(8, 8, 4, 2),
+    "linear": lambda: DeconvLinear(12, 8),
+    "few rows": lambda: DeconvLinear(12, 2000),
+    "normalised samples": lambda: DeconvConv2d(8, 8, 3, sample_norm="layernorm"),
+}
+
+
+@pytest.mark.parametrize("make", EXPORTED.values(), ids=EXPORTED)
+def test_an_exported_training_step_has_the_gradients(make):
+    net = nn.Sequential(make()).double()
     x = torch.randn(16, 8, 12, 12, dtype=torch.float64)
     program = torch.export.export(net, (x,)).module()
     program(x).square().sum().backward()

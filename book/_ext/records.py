@@ -2,12 +2,16 @@
 
 ``{recorded-runs}`` lists the ledgers of ``data/results/`` with the sweeps that made them, ``{recorded-benchmarks}``
 the measurements of ``data/benchmark.jsonl``, ``{executed-chapters}`` the chapters with their figures, files, time and
-memory, as the cache of their execution has them. A plain page can have them: no kernel runs.
+memory, as the cache of their execution has them. A plain page can have them: no kernel runs. The role
+``{measured}`SWA; no averaging; accuracy` `` is a number of ``data/results/tool-orders.json``: its mean over the seeds,
+and the smallest and the largest.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from docutils.statemachine import StringList
 from jupyter_cache import get_cache
 from notebooks import Book
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from ndlib.experiments import benchmark, ledger, runs
 from ndlib.experiments.settings import Settings
@@ -145,7 +149,25 @@ TABLES = {
 }
 
 
+class Measured(SphinxRole):
+    """A number that was measured: tool, order, what, and how many digits to show."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        self.env.note_reread()
+        runs = json.loads((Path(self.env.srcdir) / "data" / "results" / "tool-orders.json").read_text())["runs"]
+        return [nodes.Text(measured(runs, *self.text.split("; ")))], []
+
+
+def measured(runs: list[dict[str, Any]], tool: str, order: str, what: str = "accuracy", digits: str = "1") -> str:
+    values = [run[what] for run in runs if (run["tool"], run["order"]) == (tool, order)]
+    if not values:
+        raise ValueError(f"no run of {tool!r} in the order {order!r}")
+    low, mean, high = (f"{value:.{digits}f}" for value in (min(values), statistics.mean(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     for name in TABLES:
         app.add_directive(name, Table)
+    app.add_role("measured", Measured())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -151,7 +151,7 @@ ABOUT: dict[str, About] = {
     ),
     "sample_norm": About(
         "normalise every sample (a picture; of a linear layer a row of features) by itself before it is whitened: "
-        "'l1', x / mean |x|; 'layernorm', (x - mean) / (standard deviation + 1e-4). It cannot be folded.",
+        "'l1', x / mean(abs(x)); 'layernorm', (x - mean) / (standard deviation + 1e-4). It cannot be folded.",
         "None, 'l1' or 'layernorm'",
         lambda value: value is None or value in get_args(SampleNormKind),
     ),

@@ -1,6 +1,7 @@
 """The help pages say what the module and the records say."""
 
 import ast
+import json
 import re
 
 import execute
@@ -10,7 +11,7 @@ from contents import ROOT, html
 from jupyter_cache import get_cache
 from notebooks import Book
 
-from ndlib.experiments import ledger, runs
+from ndlib.experiments import ledger, runs, tool_orders
 
 MESSAGE = re.compile(r"```\{code-block\} text\n(.*?)\n```", re.DOTALL)
 GAP = "\0"
@@ -108,3 +109,19 @@ def test_reproduce_page_lists_chapters_figures_time_and_memory():
             drawn = len(html(page).select("article figure[id^=fig-]"))
             assert cells[1].get_text() == f"{number}.1 to {number}.{drawn}"
     assert "results/optimizers.jsonl" in shown["where-the-idea-went"][4].get_text()
+
+
+def test_measured_numbers_are_means_with_their_range():
+    measured = [{"tool": "a", "order": "b", "accuracy": value} for value in (1.0, 2.0, 4.5)]
+    assert records.measured(measured, "a", "b") == "2.5 (1.0 to 4.5)"
+    assert records.measured(measured[:1], "a", "b", "accuracy", "0") == "1"
+    with pytest.raises(ValueError, match="no run of 'a' in the order 'c'"):
+        records.measured(measured, "a", "c")
+
+
+def test_page_beside_other_tools_shows_the_recorded_numbers():
+    recorded = json.loads((ROOT / "data" / "results" / "tool-orders.json").read_text())["runs"]
+    text = html("book/beside-other-tools").get_text()
+    assert f"SWA, measured: {records.measured(recorded, 'SWA', tool_orders.RIGHT['SWA'])} with it" in text
+    for order in {run["order"] for run in recorded if run["tool"] == "LoRA"}:
+        assert records.measured(recorded, "LoRA", order) in text
