@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from ndlib import cli, files
-from ndlib.experiments import datasets, ledger, runs, training
+from ndlib.experiments import checkpoints, datasets, ledger, runs, training
 from ndlib.experiments.settings import Hyperparameters, Settings
 
 
@@ -121,16 +121,8 @@ def test_a_run_on_a_folder_learns_and_is_recorded(folder, tmp_path, monkeypatch,
     assert str(folder) not in json.dumps(record) and "--dataset folder:PATH" in record["command"]
     assert [stretch["epochs"] for stretch in record["stretches"]] == [4]
     assert "plain, logistic regression, shades" in capsys.readouterr().out
-    settings = Settings(
-        f"folder:{folder}",
-        "nd",
-        size=32,
-        width=0.25,
-        epochs=4,
-        batch_size=16,
-        augment="none",
-        options={"block_size": 8},
-    )
+    same = {"arch": "logistic", "epochs": 4, "lr": 0.01, "batch_size": 16, "augment": "none"}
+    settings = Settings(f"folder:{folder}", "none", size=32, **same)
     (line,) = runs.sweep([settings], tmp_path / "data" / "results" / "shades.jsonl", progress=False)
     assert line.endswith("was there")
 
@@ -144,18 +136,18 @@ def test_an_interrupted_run_on_a_folder_goes_on_with_the_same_numbers(folder, tm
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 2))
 
     whole = training.fit(network(), data, chosen, progress=False)
-    checkpoint = training.Checkpoint(tmp_path / "run.pt")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "run.pt")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        saved = training.Checkpoint.save
+        saved = checkpoints.Checkpoint.save
 
         def save_once(self, state):
             saved(self, state)
             raise KeyboardInterrupt
 
-        patch.setattr(training.Checkpoint, "save", save_once)
+        patch.setattr(checkpoints.Checkpoint, "save", save_once)
         training.fit(network(), data, chosen, progress=False, checkpoint=checkpoint, about={"processes": 2})
-    assert training.stretches_in(checkpoint) == [{"epochs": 1, "processes": 2}]
+    assert checkpoints.stretches_in(checkpoint) == [{"epochs": 1, "processes": 2}]
     rest = training.fit(network(), data, chosen, progress=False, checkpoint=checkpoint, about={"processes": 1})
     for ours, wanted in zip(rest, whole, strict=True):
         assert (ours["loss"], ours["test"]) == (wanted["loss"], wanted["test"])
-    assert training.stretches_in(checkpoint) == [{"epochs": 1, "processes": 2}, {"epochs": 1, "processes": 1}]
+    assert checkpoints.stretches_in(checkpoint) == [{"epochs": 1, "processes": 2}, {"epochs": 1, "processes": 1}]

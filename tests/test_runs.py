@@ -14,7 +14,7 @@ import torch
 from test_optimizers import needs_muon
 
 from ndlib import __main__, files
-from ndlib.experiments import datasets, ledger, models, runs, training
+from ndlib.experiments import checkpoints, datasets, ledger, models, runs, training
 from ndlib.experiments.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rows for a covariance")
@@ -174,7 +174,7 @@ def test_checkpoint_belongs_to_one_ledger(tmp_path):
 
 
 def test_damaged_checkpoint_is_refused_by_name(tmp_path):
-    checkpoint = training.Checkpoint(tmp_path / "c.pt")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "c.pt")
     checkpoint.save({"curve": []})
     checkpoint.file.write_bytes(checkpoint.file.read_bytes()[:50])
     with pytest.raises(ValueError, match=r"c\.pt is damaged .*; delete it"):
@@ -182,7 +182,7 @@ def test_damaged_checkpoint_is_refused_by_name(tmp_path):
 
 
 def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    checkpoint = training.Checkpoint(tmp_path / "c.pt")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "c.pt")
     checkpoint.save({"curve": [1]})
 
     def full(_):

@@ -1,13 +1,21 @@
 """Reading tables: what a column means, and what becomes of a line that cannot be read."""
 
+import math
+import statistics
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ndlib import files
-from ndlib.evidence import checks, report, tables
+from ndlib import cli, files
+from ndlib.evidence import checks, report, sources, tables
 from ndlib.evidence.tables import ORIGINAL
 from ndlib.experiments import ledger
 
@@ -34,7 +42,8 @@ def test_read_table_has_no_problem_with_published_tables(file):
         (b"accuracy,split\n90,val\n", 2, "split must be train, test or empty, got 'val'"),
         (b"accuracy,epochs\n,20\n", 2, "the row has no value"),
         (b'accuracy,arch\n90,A\n90,"B\n', 3, "not read from here on: unexpected end of data"),
-        (b"accuracy\n90\n\xff\xfe\n", 1, "not read from here on: 'utf-8' codec"),
+        (b"accuracy\n90\n\xff\xfe\n", 3, "accuracy is no number: '\xff\xfe'"),
+        (b"accuracy\n90\n\x81\n", 1, "not read from here on: 'charmap' codec"),
     ],
 )
 def test_read_table_reports_problems_by_line(tmp_path, content, line, message):
@@ -120,3 +129,129 @@ def test_read_table_reports_a_line_nested_too_deeply(tmp_path):
     (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n")
     rows, problems = tables.read_table(tmp_path / "deep.jsonl")
     assert rows == [] and "not read" in problems[0].message
+
+
+# Honest tables, printed in every way that is read. -----------------------------------------------------------
+
+WAYS = {  # how an accuracy is printed, given as a fraction of 1
+    "per cent": lambda x: f"{100 * x:.2f}",
+    "per cent, one decimal": lambda x: f"{100 * x:.1f}",
+    "with a sign": lambda x: f"{100 * x:.2f} %",
+    "fraction": lambda x: f"{x:.4f}",
+    "fraction, cut off": lambda x: f"{math.floor(1000 * x) / 1000:.3f}",
+    "per cent, cut off": lambda x: f"{math.floor(1000 * x) / 10:.1f}",
+    "double precision": lambda x: repr(100 * float(x)),
+    "double precision, other sums": lambda x: repr(sum([float(x)] * 100)),
+    "fraction in double precision": lambda x: repr(float(x)),
+    "single precision": lambda x: f"{np.float32(100 * float(x)):.9g}",
+    "single precision, shortest": lambda x: str(np.float32(100 * float(x))),
+    "fraction in single precision": lambda x: f"{np.float32(float(x)):.9g}",
+    "fraction in single precision, in per cent": lambda x: str(np.float32(float(x)) * 100),
+    "16 bits": lambda x: str(np.float16(100 * float(x))),
+    "fraction in 16 bits": lambda x: str(np.float16(float(x))),
+    "brain float": lambda x: f"{torch.tensor(100 * float(x)).bfloat16().item():.4f}",
+    "bold": lambda x: f"**{100 * x:.2f}**",
+    "exponent": lambda x: f"{100 * x:.4e}",
+}
+LAYOUTS = {
+    "commas": lambda cells: ",".join(cells),
+    "semicolons and decimal commas": lambda cells: ";".join(cell.replace(".", ",") for cell in cells),
+    "tabs": lambda cells: "\t".join(cells),
+    "Markdown": lambda cells: f"| {' | '.join(cells)} |",
+}
+DATASETS = {"cifar10": 10_000, "CIFAR-100": 10_000, "ImageNet": 50_000, "fashion_mnist": 10_000, "svhn": 26_032}
+
+
+def printed_table(seed, way, layout, attempts=True):
+    """An honest table: networks with accuracies that are counts of test images, in one way of printing."""
+    rng = np.random.default_rng(seed)
+    dataset = list(DATASETS)[seed % len(DATASETS)]
+    images = DATASETS[dataset]
+    lines = [["Dataset", "Model", "Epochs", "Run", "Top-1"][: None if attempts else 5]]
+    for number in range(4):
+        level = rng.uniform(0.3, 0.97)
+        for attempt in "123":
+            count = int(rng.binomial(images, level))
+            lines.append([dataset, f"net {number}", "20", attempt, WAYS[way](Decimal(count) / images)])
+    rows = [LAYOUTS[layout](cells) for cells in lines]
+    if layout == "Markdown":
+        rows.insert(1, "|---|---|--:|--:|--:|")
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hundred_honest_tables_are_read_and_never_certainly_wrong(tmp_path, way, layout):
+    for seed in range(100):
+        file = tmp_path / "table.txt"
+        content = printed_table(seed, way, layout)
+        file.write_bytes(content.encode(("utf-8", "utf-16", "utf-8-sig")[seed % 3]))
+        rows, problems = tables.read_table(file)
+        assert len(rows) == 12 and not [p for p in problems if p.serious], (seed, problems)
+        assert all(10 < row.accuracy < 100 for row in rows)
+        certain = [f for o in checks.check_rows(rows).values() for f in o.findings if f.sure == "certain"]
+        assert certain == [], (seed, certain[0].message, certain[0].numbers)
+
+
+def test_means_of_honest_runs_are_never_certainly_wrong(tmp_path):
+    """With and without their spread, and beside their runs in every way of printing."""
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        runs = [[int(rng.binomial(10_000, 0.9)) / 1e4 for _ in range(3)] for _ in range(5)]
+        lines = ["dataset,arch,accuracy"]
+        for n, three in enumerate(runs):
+            mean, spread = statistics.fmean(three), statistics.stdev(three)
+            lines.append(f"cifar10,net {n},{(f'{100 * mean:.4f} ± {100 * spread:.2f}', f'{100 * mean}')[seed % 2]}")
+        (tmp_path / "means.csv").write_text("\n".join(lines))
+        rows, problems = tables.read_table(tmp_path / "means.csv")
+        assert len(rows) == 5 and problems == []
+        assert [f for f in checks.granularity(rows).findings if f.sure == "certain"] == []
+        way = WAYS[list(WAYS)[seed % len(WAYS)]]
+        lines = ["dataset;arch;run;accuracy;average"]
+        for n, three in enumerate(runs):
+            lines += [f"cifar10;net {n};{i};{way(Decimal(str(x)))};" for i, x in enumerate(three, 1)]
+            lines.append(f"cifar10;net {n};;;{way(Decimal(statistics.fmean(three)))}")
+        (tmp_path / "both.csv").write_text("\n".join(lines))
+        rows, problems = tables.read_table(tmp_path / "both.csv")
+        assert not [p for p in problems if p.serious]
+        certain = [f for o in checks.check_rows(rows).values() for f in o.findings if f.sure == "certain"]
+        assert certain == [], (seed, list(WAYS)[seed % len(WAYS)], certain[0])
+
+
+def test_impossible_values_of_the_study_of_2024_stay_certain():
+    outcome = checks.granularity(sources.study_rows())
+    assert {f.sure for f in outcome.findings} == {"certain"}
+    assert sum(len(f.rows) for f in outcome.findings) == 189
+
+
+def test_columns_are_mapped_and_what_is_not_checked_stands_first(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("Set,Net,Score\nmy pictures,A,0.9264\nmy pictures,B,0.9302\n")
+
+    def audit(*words):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["audit", str(tmp_path / "t.csv"), *words])
+        return stop.value.code
+
+    assert audit() == 2
+    assert "--column accuracy=..." in capsys.readouterr().out
+    assert cli.main(["audit", str(tmp_path / "t.csv"), "--column", "accuracy=Score", "--column", "dataset=Set"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert (
+        first.startswith("2 rows read; not checked: granularity") and "how many test images has my pictures?" in first
+    )
+    assert any("column 'accuracy' is read as fractions" in line for line in rest)
+    assert audit("--column", "accuracy=missing") == 2
+    assert "there is no column 'missing' to take for accuracy" in capsys.readouterr().out
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=120) | st.text(max_size=120).map(lambda text: f"accuracy,dataset\n{text}".encode()))
+def test_any_bytes_are_a_table_or_problems(content):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "t.csv")
+        file.write_bytes(content)
+        rows, problems = tables.read_table(file)
+    assert rows or problems
+    for row in rows:
+        assert row.value is None or 0 <= row.value <= 100
+    checks.check_rows(rows)

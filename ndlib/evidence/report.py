@@ -6,10 +6,11 @@ python -m ndlib audit RESULTS.csv [MEANS.csv LOGS.csv ...] --original PAPER.csv 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .checks import Finding, Outcome, check_rows, question_of
+from .checks import Finding, Outcome, check_rows, images_of, question_of
+from .checks._shared import reported
 from .tables import ORIGINAL, STUDY, Problem, TableRow, read_table
 
 __all__ = ["audit_files", "audit_json", "audit_text"]
@@ -18,7 +19,11 @@ SHOWN = 4  # findings of each check in a report for reading
 
 
 def audit_files(
-    files: Sequence[Path], original: Path | None = None, independent: Sequence[Path] = (), as_json: bool = False
+    files: Sequence[Path],
+    original: Path | None = None,
+    independent: Sequence[Path] = (),
+    as_json: bool = False,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[str, int]:
     """Audit the tables of one study: a report and an exit status.
 
@@ -26,7 +31,9 @@ def audit_files(
         files: the tables of the study, CSV or ledgers, see :func:`ndlib.evidence.tables.read_table`.
         original: the values that the study repeats.
         independent: values of other studies, one file each.
-        as_json: report everything, as JSON; otherwise a text with the first findings of each check.
+        as_json: report everything, as JSON; otherwise a text with the first findings of each check, whose first line
+            says what was read and what is not checked.
+        names: columns of ``files`` that go by other names, ``{"accuracy": "score"}``.
 
     Returns:
         The report, and 0 if nothing was found, 1 if something was, 2 if something could not be read.
@@ -34,20 +41,33 @@ def audit_files(
     >>> from ndlib.files import path
     >>> report, status = audit_files([path("published/table1_rep_sbandati2021.csv")])
     >>> status, report.splitlines()[0]
-    (0, 'granularity  not applicable  Is accuracy times the number of test images a whole number?')
+    (0, '36 rows read; not checked: granularity, logs, copies, averages, shifts, misplaced, ...')
     """
     sources = [*((file, STUDY) for file in files), *((file, Path(file).stem) for file in independent)]
     rows: list[TableRow] = []
     problems: list[Problem] = []
     for file, source in [*sources, *([(original, ORIGINAL)] if original else [])]:
-        found, wrong = read_table(file, source)
+        found, wrong = read_table(file, source, names if source == STUDY else None)
         rows += found
         problems += wrong
     outcomes = check_rows(rows)
     status = int(any(outcome.findings for outcome in outcomes.values()))
     if any(problem.serious for problem in problems):
         status = 2
-    return (audit_json if as_json else audit_text)(outcomes, problems), status
+    if as_json:
+        return audit_json(outcomes, problems), status
+    return f"{_coverage(rows, outcomes)}\n{audit_text(outcomes, problems)}", status
+
+
+def _coverage(rows: Sequence[TableRow], outcomes: dict[str, Outcome]) -> str:
+    """How many rows were read, and what is not checked."""
+    unchecked = [name for name, outcome in outcomes.items() if not outcome.applicable]
+    of = {row.dataset or "without a name" for row in reported(rows) if not (row.images or images_of(row.dataset)[0])}
+    if of and "granularity" not in unchecked:
+        unchecked.append(f"granularity of {', '.join(sorted(of))}")
+    if of:
+        unchecked.append(f"(how many test images has {', '.join(sorted(of))}? a column images would say)")
+    return f"{len(rows)} rows read" + (f"; not checked: {', '.join(unchecked)}" if unchecked else "; all checks apply")
 
 
 def audit_text(outcomes: dict[str, Outcome], problems: Iterable[Problem] = ()) -> str:

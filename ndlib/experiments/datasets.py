@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ..files import DatasetError, cache_folder, write_npz
 from ..pictures.photographs import PHOTOGRAPHS, pixels
-from .picture_folders import Pictures, load_folder
-from .settings import PREFIX, SIZE
+from .picture_folders import Pictures, read_folder
+from .settings import PREFIX, SIZE, folder_name
 
 __all__ = ["Dataset", "load", "photo_patches", "read_npz"]
 
@@ -133,7 +133,8 @@ def load(name: str, size: int = 0) -> Dataset:
     ValueError: unknown data set 'cifar'; there are photo-patches, cifar10, cifar100, ...
     """
     if name.startswith(PREFIX):
-        return load_folder(name, size or SIZE)
+        root = Path(name.removeprefix(PREFIX)).expanduser()
+        return Dataset(folder_name(name), **read_folder(root, size or SIZE))
     if size:
         raise ValueError(f"the size of pictures can be chosen for {PREFIX}PATH only, not for {name}")
     if name == "photo-patches":

@@ -3,7 +3,7 @@
 - ``PATH/train/CLASS/...`` and ``PATH/val/CLASS/...`` (or ``test``), as ImageNet is laid out; or
 - ``PATH/CLASS/...``: a fifth of the pictures, chosen by a hash of their names, is tested on.
 
-    >>> load_folder("folder:nowhere")
+    >>> read_folder(Path("nowhere"), 224)
     Traceback (most recent call last):
         ...
     ndlib.files.DatasetError: there is no folder nowhere
@@ -16,18 +16,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..files import DatasetError
-from .settings import PREFIX, SIZE, folder_name
 
-if TYPE_CHECKING:
-    from .datasets import Dataset
-
-__all__ = ["Pictures", "load_folder"]
+__all__ = ["Pictures", "read_folder"]
 
 TESTED = 5  # of so many pictures one is tested on where the folder has no train and val
 # Grey levels of ImageNet, as all of torchvision's recipes take them.
@@ -121,8 +117,10 @@ class _Reader(torch.utils.data.Dataset[Tensor]):
         return cropped
 
 
-def load_folder(name: str, size: int = SIZE) -> Dataset:
-    """The data set ``folder:PATH``; the order is that of a hash of the names, so that the first n are a random subset.
+def read_folder(root: Path, size: int) -> dict[str, Any]:
+    """The fields of :class:`.datasets.Dataset` but for the name, of a folder of pictures.
+
+    The order is that of a hash of the names, so that the first n are a random subset.
 
     Raises:
         ndlib.files.DatasetError: no such folder, no folders of classes in it, or classes to test on that nobody trains.
@@ -133,14 +131,11 @@ def load_folder(name: str, size: int = SIZE) -> Dataset:
     ...     file = Path("new", "cat" if n % 2 else "dog", f"{n}.png")
     ...     file.parent.mkdir(parents=True, exist_ok=True)
     ...     Image.new("RGB", (40, 30)).save(file)
-    >>> data = load_folder("folder:new", size=32)
-    >>> data.classes, len(data.train_images) + len(data.test_images), data.train_images.float().shape[1:]
+    >>> data = read_folder(Path("new"), size=32)
+    >>> data["classes"], len(data["train_images"]) + len(data["test_images"]), data["train_images"].float().shape[1:]
     (('cat', 'dog'), 20, torch.Size([3, 32, 32]))
     >>> shutil.rmtree("new")
     """
-    from .datasets import Dataset
-
-    root = Path(name.removeprefix(PREFIX)).expanduser()
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}")
     if (root / "train").is_dir():
@@ -161,7 +156,7 @@ def load_folder(name: str, size: int = SIZE) -> Dataset:
         files, labels = zip(*sorted(pairs, key=lambda pair: _hash(pair[0])), strict=True)
         parts[f"{part}_images"] = Pictures(files, size)
         parts[f"{part}_labels"] = torch.tensor([classes.index(label) for label in labels])
-    return Dataset(folder_name(name), **parts, classes=classes)
+    return {**parts, "classes": classes}
 
 
 def _found(root: Path) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:

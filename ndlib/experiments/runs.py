@@ -41,11 +41,12 @@ from .._core.options import RECOMMENDED, parse_option
 from ..conversion import convert, convert_pretrained
 from ..files import cache_folder, path
 from . import ledger, models
+from .checkpoints import Checkpoint, stretches_in
 from .datasets import Dataset, load
 from .ledger import Record
 from .provenance import provenance
 from .settings import KEPT, PREFIX, TYPES, Settings, folder_name, given_fields
-from .training import Checkpoint, fit, normaliser, stretches_in
+from .training import fit, normaliser
 
 __all__ = [
     "checkpoint_of",

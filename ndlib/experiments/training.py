@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +16,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..diagnostics import check_finite
-from ..files import written_whole
 from ..layers import Deconvolution
+from .checkpoints import Checkpoint, stretches_in
 from .datasets import Dataset
 from .optimizers import optimizers
 from .picture_folders import MEAN, STD, Pictures
@@ -29,57 +27,16 @@ __all__ = [
     "AUGMENTATIONS",
     "LOSSES",
     "PRECISIONS",
-    "Checkpoint",
     "accuracy",
     "crop_and_flip",
     "fit",
     "normaliser",
     "resized_crop_and_flip",
     "squared_error",
-    "stretches_in",
 ]
 
 EVALUATION_BATCH = 500
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A file with the state of a run after its last finished epoch, so that an interruption costs one epoch at most.
-
-    >>> checkpoint = Checkpoint(Path("run.pt"))
-    >>> checkpoint.save({"curve": [1.0]})
-    >>> checkpoint.load()
-    {'curve': [1.0]}
-    >>> checkpoint.remove()
-    >>> checkpoint.load() is None
-    True
-    """
-
-    file: Path
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Write it whole or not at all."""
-        with written_whole(self.file) as stream:
-            torch.save(state, stream)
-
-    def load(self) -> dict[str, Any] | None:
-        """The state, or None where there is none. Nothing in the file is executed.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
-        if not self.file.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{self.file} is damaged ({error}); delete it, and the run starts anew") from error
-        return state
-
-    def remove(self) -> None:
-        """Forget the run."""
-        self.file.unlink(missing_ok=True)
 
 
 def normaliser(data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -254,19 +211,6 @@ def fit(
                 stretch = {"epochs": len(curve) - before, **(about or {})}
                 checkpoint.save({**loop.state(), "curve": curve, "stretches": [*earlier, stretch]})
     return curve
-
-
-def stretches_in(checkpoint: Checkpoint | None) -> list[dict[str, Any]]:
-    """The parts in which the unfinished run in a checkpoint was made so far; empty where there is none.
-
-    >>> stretches_in(None)
-    []
-    """
-    state = checkpoint.load() if checkpoint else None
-    if state is None:
-        return []
-    made: list[dict[str, Any]] = state.get("stretches", [{"epochs": len(state["curve"])}])
-    return made
 
 
 def _check(hyperparameters: Hyperparameters, data: Dataset, processes: int) -> None:

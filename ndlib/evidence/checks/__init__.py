@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..tables import TableRows
-from .image_counts import IMAGES, Grain, fewest_images, grains, granularity, possible_percentage
+from .image_counts import IMAGES, Grain, fewest_images, grains, granularity, images_of, possible_percentage
 from .outcomes import SURE, Finding, Outcome
 from .plausibility import above, deviation, misplaced, squared_deviation, times
 from .printed_means import PrintedMean, averages, not_the_mean, printed_means, shifts
@@ -32,6 +32,7 @@ __all__ = [
     "fewest_images",
     "grains",
     "granularity",
+    "images_of",
     "logs",
     "misplaced",
     "not_the_mean",

@@ -31,6 +31,7 @@ class PrintedMean(NamedTuple):
     printed: float
     runs: list[float]
     wrong: bool
+    sure: str = "certain"
 
     @property
     def mean(self) -> float:
@@ -42,7 +43,8 @@ def printed_means(rows: TableRows, quantity: str) -> list[PrintedMean]:
     """The printed means of ``"accuracy"`` or ``"seconds"`` for which the runs are there too.
 
     A mean of accuracies is wrong if it differs from that of the runs by more than one unit of the last decimal, a mean
-    of times if it differs by more than 2 %.
+    of times if it differs by more than 2 %. It is certainly wrong only beyond what cutting digits off, or storing them
+    in 16 bits, can do.
 
     >>> from decimal import Decimal
     >>> rows = [TableRow(attempt=n, accuracy=Decimal(text)) for n, text in (("1", "90.10"), ("2", "90.30"))]
@@ -58,7 +60,8 @@ def printed_means(rows: TableRows, quantity: str) -> list[PrintedMean]:
         if runs := [float(v) for v in values_of(runs_of.get(r.experiment, []), quantity)]:
             value, mean = float(getattr(r, QUANTITIES[quantity])), statistics.fmean(runs)
             limit = unit + 1e-9 if quantity == "accuracy" else max(FAR * abs(mean), unit)
-            found.append(PrintedMean(r, value, runs, abs(value - mean) > limit))
+            far = abs(value - mean) > max(2 * limit, abs(mean) * 2.0**-8)
+            found.append(PrintedMean(r, value, runs, abs(value - mean) > limit, "certain" if far else "likely"))
     return found
 
 
@@ -80,7 +83,7 @@ def averages(rows: TableRows) -> Outcome:
         if quantity == "accuracy":
             findings += [*_explained(wrong, {m.row.experiment: m.runs for m in found})]
         else:
-            findings += [Finding("seconds", (m.row,), not_the_mean(m), "certain") for m in wrong]
+            findings += [Finding("seconds", (m.row,), not_the_mean(m), m.sure) for m in wrong]
     if not looked:
         return not_applicable("needs printed means and their runs")
     return Outcome(tuple(findings), ", ".join(looked))
@@ -110,7 +113,7 @@ def _explained(wrong: list[PrintedMean], runs: dict[Experiment, list[float]]) ->
             if len(slips) == 1:
                 ((i, method, n),) = slips
                 message += f"; it is the mean with run {n} of {method} in the place of run {i}"
-            yield Finding("average", (m.row,), message, "certain")
+            yield Finding("average", (m.row,), message, m.sure)
 
 
 def _slips_of(m: PrintedMean, runs: dict[Experiment, list[float]]) -> set[tuple[int, str, int]]:
