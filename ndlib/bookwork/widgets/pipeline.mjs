@@ -129,7 +129,7 @@ function render({ model, el }) {
     ends.hidden = bar.hidden;
     ends.firstChild.textContent = brief(-view.limit);
     ends.lastChild.textContent = brief(view.limit);
-    side.in.show({ values: now.pixels, width: SIDE, black: 0, limit: 1 }, now.changed ? "disturbed" : "picture");
+    side.in.show({ values: now.pixels, width: SIDE, black: 0, limit: 1 }, "input");
     side.out.show(views.y, "output");
     side.sharp.root.hidden = !now.changed;
     const most = spreadOf(now.sharpY);
