@@ -64,6 +64,13 @@ SWEEPS = {
         ("another distance", "distance", [i % 17 for i in range(2, 60)]),
         ("another direction", "direction", ["down", "diagonal", "right"] * 8),
     ],
+    "pipeline": [
+        ("another row", "row", list(range(0, 3600, 60))),
+        ("another stage", "stage", ["cov", "dw", "y", "picture"] * 8),
+        ("another eps", "eps", EPS[20:]),
+        ("another blur", "blur", [i / 10 for i in range(1, 21)]),
+        ("another window", "k", [7, 3, 5] * 6),
+    ],
     "patch-matrix": [
         ("another row", "row", [6, 7, 8] * 8),
         ("a photograph", "picture", ["photograph"]),

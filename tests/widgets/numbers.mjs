@@ -5,8 +5,8 @@ import { pathToFileURL } from "node:url";
 
 const [, , folder, file] = process.argv;
 const load = (name) => import(pathToFileURL(`${folder}/${name}`));
-const files = ["linalg.mjs", "kernels.mjs", "pairs.mjs", "patches.mjs", "fourier.mjs", "gradient-descent.mjs", "evidence.mjs", "flow.mjs"];
-const [linalg, kernels, pairs, patches, fourier, descent, evidence, layer] = await Promise.all(files.map(load));
+const files = ["linalg.mjs", "kernels.mjs", "pairs.mjs", "patches.mjs", "fourier.mjs", "gradient-descent.mjs", "evidence.mjs", "flow.mjs", "draw.mjs"];
+const [linalg, kernels, pairs, patches, fourier, descent, evidence, layer, draw] = await Promise.all(files.map(load));
 const { newtonSchulzResponse, symmetricEigen } = linalg;
 const { autocovariance, decompose, filtered, gainsOf, kernelsOf, mirrored } = kernels;
 const { correlationOf, drawnPairs, offsetOf, pairMoments, times, whiteningMatrix } = pairs;
@@ -68,6 +68,7 @@ const functions = {
     const { matrix, covariance, variances, root, folded, y } = layer.flow(layer.statisticsOf(shown, k), settings);
     return { shown, matrix, covariance, variances, root, folded, y };
   },
+  diverging: ({ values, dark }) => values.map((value) => draw.diverging(value, dark)),
   likeness: ({ a, b }) => layer.likeness(a, b),
   square: ({ pixels, width, height, n }) => middleSquare(pixels, width, height, n),
 };

@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -289,3 +290,17 @@ def test_javascript_evidence_table(run, dataset, only_test, recovered, sources):
             timed = {w.table["architectures"][each["architecture"]]: each["ratio"] for each in found["times"]}
             assert timed == pytest.approx(w.times if w.shown else {}, rel=1e-12)
         w.view = "accuracy"
+
+
+def test_javascript_colours_of_kernels(run):
+    """On light paper those of the figures; on dark paper the strong is light and the weak dark, in the same hues."""
+    values = np.linspace(-1, 1, 81)
+    light, dark = (np.array(run("diverging", values=values, dark=paper)) for paper in (False, True))
+    wanted = 255 * matplotlib.colormaps["RdBu_r"]((values + 1) / 2)[:, :3]
+    assert np.abs(light - wanted).max() < 3
+    for colours, towards in ((light, -1), (dark, 1)):
+        brightness = colours @ [0.2126, 0.7152, 0.0722]
+        for half in (brightness[:41][::-1], brightness[40:]):  # from 0 outwards
+            assert (towards * np.diff(half) >= -0.5).all()
+        assert (colours[:40, 2] >= colours[:40, 0]).all() and (colours[41:, 0] >= colours[41:, 2] - 7).all()
+    assert dark[40].max() < 40 < 240 < light[40].min()
