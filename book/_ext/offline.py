@@ -31,6 +31,7 @@ ICONS = {
 }
 ICON_VARIABLE = re.compile(r'--pst-icon-[\w-]+:\s*"(.)"')  # the icons of notes and warnings
 NOT_LOADED = ("**/*.map", "vendor/fontawesome", "sphinx-thebe.*")  # files of the theme that no page loads
+SEARCH_TOOL = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
 FORMULA = 'class="math '  # as Sphinx marks what MathJax is to typeset
 FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="[^"]*_images/(?P<name>[^"/]+\.svg)"[^>]*/?>')
 
@@ -105,6 +106,19 @@ def remove_unloaded(app: Sphinx, exception: Exception | None) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def remove_search_tools(app: Sphinx, exception: Exception | None) -> None:
+    """Take the search index, and what reads it, out of all pages but that of the search.
+
+    The theme loads them everywhere for a search that answers while one types, which this book has switched off.
+    """
+    for page in Path(app.outdir).rglob("*.html"):
+        if page.name != "search.html":
+            text = page.read_text()
+            lighter = SEARCH_TOOL.sub("", text)
+            if lighter != text:  # a page that was not built again stays as it is
+                page.write_text(lighter)
+
+
 def inline_figures(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Put SVG figures into the page itself, where they can take the colours of its theme."""
     sources = {name: Path(app.srcdir) / path for path, name in app.builder.images.items()}
@@ -145,6 +159,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", inline_figures)
     app.connect("html-page-context", drop_unused_scripts, priority=900)
     app.connect("build-finished", remove_unloaded)
+    app.connect("build-finished", remove_search_tools)
     app.add_css_file("icons.css")
     app.add_css_file("book.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -46,8 +46,16 @@ def test_first_visit_is_within_the_budget(visited):
 def test_welcome_page_is_light_from_the_disk_too(visit):
     page = HTML / "book/welcome.html"
     weights = weights_of(Path(unquote(urlsplit(url).path)) for url in visit(page.as_uri(), "file://").loaded)
-    assert page in weights and HTML / "searchindex.js" in weights
+    assert page in weights and HTML / "searchindex.js" not in weights  # that is for the page of the search
     assert sum(weights.values()) < WELCOME, heaviest(weights)
+
+
+def test_search_still_finds(visit, address):
+    """Its index is loaded by its own page alone."""
+    visited = visit(f"{address}/search.html?q=whitening", address)
+    visited.page.locator("#search-results li a").first.wait_for()
+    assert "found" in visited.page.inner_text("#search-results")
+    assert visited.problems == []
 
 
 @visits(1280, 360)

@@ -101,7 +101,7 @@ def picture_files(folder):
         "transparent.png": (Image.fromarray(noise), "transparent parts lie on white"),
         "constant.png": (Image.new("RGB", (90, 70), "teal"), "one colour only"),
         "tiny.png": (Image.new("RGB", (20, 70), "teal"), "too few"),
-        "huge.jpg": (Image.effect_noise((8000, 5000), 60), "from 40 megapixels to"),
+        "huge.jpg": (Image.effect_noise((8000, 6250), 60), "from 50 megapixels to"),
     }
     for name, (picture, message) in pictures.items():
         picture.save(folder / name)

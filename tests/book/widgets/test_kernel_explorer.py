@@ -33,6 +33,12 @@ def test_kernel_explorer_draws_what_python_computes(started):
             setattr(python, trait, value)
         wanted = python.kernel.reshape(len(kernels(page)), -1)
         np.testing.assert_allclose(kernels(page), wanted, atol=1e-5 * np.abs(wanted).max())
+        own = wanted[("red", "green", "blue").index(python.channel) if len(wanted) == 3 else 0]
+        centre = own[len(own) // 2]
+        said = page.locator(".nd-readout").inner_text().replace("\N{MINUS SIGN}", "-")
+        numbers = re.search(r"the centre weighs ([\d.]+), the least weight is (-?[\d.]+) of that", said)
+        assert float(numbers[1]) == pytest.approx(centre, rel=0.01)
+        assert float(numbers[2]) == pytest.approx(own.min() / centre, rel=0.06)
 
 
 def test_kernel_explorer_by_keyboard(started):

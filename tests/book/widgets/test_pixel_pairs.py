@@ -19,6 +19,10 @@ def test_pixel_pairs_draw_what_python_computes(started):
         for trait, value in traits.items():
             setattr(python, trait, value)
         np.testing.assert_allclose(cloud(page), python.points, rtol=1e-5, atol=1e-5)
+        assert f": correlation {python.correlation:.3f}." in readout(page)
+    set_traits(page, "pixel-pairs", method="raw")
+    strong, weak = np.linalg.eigvalsh(python.covariance)[::-1]
+    assert f"The strong axis holds {100 * strong / (strong + weak):.1f}% of the variance" in readout(page)
 
 
 def test_pixel_pairs_matrix_stands_in_brackets(started):
