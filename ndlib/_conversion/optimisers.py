@@ -15,6 +15,7 @@ from .._core.warn import warn
 __all__ = ["watch_optimisers"]
 
 STEPS = 10  # of one optimiser, after which nothing more is expected
+LOOKS = 100  # at steps of any
 
 
 def watch_optimisers(before: Mapping[str, nn.Parameter], net: nn.Module) -> None:
@@ -26,7 +27,7 @@ def watch_optimisers(before: Mapping[str, nn.Parameter], net: nn.Module) -> None
 
     >>> watch_optimisers({}, nn.Sequential(nn.Conv2d(3, 4, 3, bias=False)))
     """
-    for watch in [w for w in _watches if w.done or w.net() is None]:
+    for watch in [w for w in _watches if w.done or w.looks > LOOKS or w.net() is None]:
         watch.handle.remove()
         _watches.remove(watch)
     _watches.append(_Watch(before, net))
@@ -35,17 +36,19 @@ def watch_optimisers(before: Mapping[str, nn.Parameter], net: nn.Module) -> None
 class _Watch:
     def __init__(self, before: Mapping[str, nn.Parameter], net: nn.Module) -> None:
         now = dict(net.named_parameters())
+        own = {id(p) for p in now.values()}
         self.net = weakref.ref(net)
-        self.before = [weakref.ref(p) for p in before.values() if not any(p is q for q in now.values())]
+        self.before = [weakref.ref(p) for p in before.values() if id(p) not in own]
         self.added = [weakref.ref(p) for name, p in now.items() if name not in before]
         self.held: set[int] = set()  # by optimisers that took a step
         self.steps: dict[int, int] = {}
-        self.done = False
+        self.done, self.looks = False, 0
         self.handle = register_optimizer_step_pre_hook(self.look)
 
     def look(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         net = self.net()
-        if net is None or self.done:
+        self.looks += 1
+        if net is None or self.done or self.looks > LOOKS:
             return
         holds = {id(p): p for group in optimizer.param_groups for p in group["params"]}
         if any(id(p) in holds for p in net.parameters()):
