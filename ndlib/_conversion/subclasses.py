@@ -27,6 +27,7 @@ class Product:
     arguments: dict[str, Any]
     pads: bool  # its input is not the layer's, but made of it
     computes_weight: bool  # its weight is not the layer's, but made of it
+    writes: bool  # to its input
 
 
 class _Watch(TorchFunctionMode):
@@ -67,7 +68,9 @@ def _tried(layer: Any, training: bool) -> Product | None:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             trial = copy.deepcopy(layer).cpu().float().train(training)
-            x = _smallest(layer, 3)
+            x = torch.randn_like(_smallest(layer, 3))
+            trial.weight.normal_(0, 10)  # large, so that a limit of its norm shows
+            before = x.clone(), trial.weight.clone()
             with _Watch() as watch:
                 result = trial(x)
     except Exception:  # whatever a forward of somebody else's raises for this input
@@ -79,7 +82,10 @@ def _tried(layer: Any, training: bool) -> Product | None:
     same = all(_plain(given.get(name, 1)) == _plain(value) for name, value in settings.items())
     if not same or given.get("bias") is not trial.bias:
         return None
-    return Product(given, given["input"] is not x, given["weight"] is not trial.weight)
+    if not torch.equal(trial.weight, before[1]):  # it changes its own weight for good
+        return None
+    writes = not torch.equal(x, before[0])
+    return Product(given, given["input"] is not x or writes, given["weight"] is not trial.weight, writes)
 
 
 def _plain(value: Any) -> Any:

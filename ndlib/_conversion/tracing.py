@@ -19,6 +19,7 @@ from .._core.private_torch import is_pointwise, is_view
 from .._core.whitening import Deconvolution
 from .calls import CONVOLUTIONS, Call
 from .norms import is_batch_norm, is_other_norm
+from .subclasses import product_of
 
 __all__ = ["is_opaque", "stopped_at", "traced"]
 
@@ -115,7 +116,9 @@ def _function(node: fx.Node) -> str:
 
 def _writes(node: fx.Node, module: nn.Module | None) -> bool:
     if module is not None:
-        return bool(getattr(module, "inplace", False))
+        foreign = isinstance(module, (*CONVOLUTIONS, nn.Linear)) and not type(module).__module__.startswith("torch.nn.")
+        product = product_of(module) if foreign else None
+        return bool(getattr(module, "inplace", False)) or (product is not None and product.writes)
     name = str(getattr(node.target, "__name__", node.target))
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or bool(node.kwargs.get("inplace")) or node.target in IN_PLACE.values()
