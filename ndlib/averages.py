@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ._conversion.norms import BATCH_NORMS
 from ._core.counting import StepCount
+from ._core.warn import warn
 from ._core.whitening import Deconvolution
 
 __all__ = ["freeze_statistics", "keep_statistics", "synchronise_statistics", "update_statistics"]
@@ -93,6 +94,18 @@ def update_statistics(
     if steps == 0:
         raise ValueError("there are no batches to measure: the averages are now those of new layers")
     return model
+
+
+def warn_of_stale_averages(model: nn.Module) -> None:
+    """Warn of averaged weights whose layers still have the running averages of other weights."""
+    for module in model.modules():
+        if isinstance(module, AveragedModel) and not module.use_buffers:
+            averaged = int(module.n_averaged)
+            if averaged and averaged != getattr(module, "measured_after", None):
+                warn(
+                    "to_plain: the weights were averaged, and the running averages of the layers belong to other "
+                    "weights; call ndlib.update_statistics(model, loader) first"
+                )
 
 
 def freeze_statistics(model: nn.Module, frozen: bool = True) -> nn.Module:

@@ -12,14 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ._conversion.counterparts import (
-    DECONV_OF,
-    plain_channels,
-    plain_layer,
-    refuse_merged,
-    shape_of,
-    warn_of_stale_averages,
-)
+from ._conversion.counterparts import DECONV_OF, plain_channels, plain_layer, refuse_merged, shape_of
 from ._conversion.fast_path import choose_paths
 from ._conversion.following import copied
 from ._conversion.norms import Copy, instead_of
@@ -32,6 +25,7 @@ from ._conversion.subclasses import OwnInput, OwnWeight, product_of
 from ._core.options import Options
 from ._core.private_torch import pass_hooks
 from ._core.whitening import Deconvolution
+from .averages import warn_of_stale_averages
 from .diagnostics import check_finite
 from .layers import ChannelDeconv, DeconvLinear
 

@@ -388,7 +388,7 @@ COMPUTED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:.*of its weights w are zero")
 @pytest.mark.parametrize("name", COMPUTED)
 @pytest.mark.parametrize("inplace", [False, True])
 def test_convert_keeps_layers_whose_weights_a_hook_computes(name, inplace):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from .._core.samples import SampleNorm
 from .._core.warn import warn
@@ -22,15 +21,7 @@ from ..layers import (
 )
 from .calls import TRANSPOSED
 
-__all__ = [
-    "DECONV_OF",
-    "PLAIN_OF",
-    "plain_channels",
-    "plain_layer",
-    "refuse_merged",
-    "shape_of",
-    "warn_of_stale_averages",
-]
+__all__ = ["DECONV_OF", "PLAIN_OF", "plain_channels", "plain_layer", "refuse_merged", "shape_of"]
 
 FEW = 0.1  # of the weights are zero by chance at most
 
@@ -87,18 +78,6 @@ def refuse_merged(model: nn.Module) -> None:
                 f"to_plain: the adapter {name or type(module).__name__} is merged into weights that meet whitened "
                 "patches, where its change means another one; unmerge it, call to_plain, and merge it then"
             )
-
-
-def warn_of_stale_averages(model: nn.Module) -> None:
-    """Warn of averaged weights whose layers still have the running averages of other weights."""
-    for module in model.modules():
-        if isinstance(module, AveragedModel) and not module.use_buffers:
-            averaged = int(module.n_averaged)
-            if averaged and averaged != getattr(module, "measured_after", None):
-                warn(
-                    "to_plain: the weights were averaged, and the running averages of the layers belong to other "
-                    "weights; call ndlib.update_statistics(model, loader) first"
-                )
 
 
 def plain_channels(module: ChannelDeconv, dimensions: int) -> nn.Module:
