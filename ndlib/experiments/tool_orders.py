@@ -240,6 +240,7 @@ def study() -> Iterator[dict[str, Any]]:
 def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", ".*rows for a covariance")  # of the classifier's
+    warnings.filterwarnings("ignore", ".*of its weights w are zero")  # which is what is shown
     source = {"command": "python -m ndlib.experiments.tool_orders", **provenance("cpu")}
     lines = ",\n".join(json.dumps(record) for record in study())
     file = files.path("results/cifar10.jsonl").with_name("tool-orders.json")
