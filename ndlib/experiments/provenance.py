@@ -25,7 +25,7 @@ def provenance(device: str) -> Record:
     return {
         "device": describe_device(device),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which torch.load refuses
         "ndlib": __version__,
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
