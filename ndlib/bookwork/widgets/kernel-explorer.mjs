@@ -140,10 +140,11 @@ function render({ model, el }) {
     refreshSoon();
   }, failed);
 
-  async function useOwn(picture) {
+  async function useOwn(picture, wanted) {
     const { planes, width, height } = picture;
     const grey = await worker.run("autocovariance", [luminance(planes)], width, height, REACH.grey);
     const colour = await worker.run("autocovariance", planes, width, height, REACH.colour);
+    if (!wanted()) return;
     photo.own = prepare(picture);
     known.clear();
     change(model, {

@@ -123,17 +123,20 @@ const PAD = [192, 144]; // pixels of a drawing
 /**
  * Buttons with which a reader brings a picture: a file, the camera or a drawing. A file may be dropped on the widget too.
  *
- * `use({planes, width, height})` shows it; a promise that it returns is waited for before the next picture of the camera.
+ * `use({planes, width, height}, wanted)` shows it; a promise that it returns is waited for before the next picture of the
+ * camera, and `wanted()` tells it later whether the reader still wants this picture.
  * `remark` says what the widget does with it. Pictures have at most `area` pixels. Returns {forget}, which stops and
  * closes everything.
  */
 export function ownPictures(ui, { area, use, remark = "" }) {
   const about = make("span", { class: "nd-private", "aria-live": "polite" }, PRIVATE);
   const tell = (...remarks) => (about.textContent = [PRIVATE, ...remarks, remark].filter(Boolean).join(" "));
+  let session = 0; // until everything is forgotten
+  const wanted = (mine) => () => mine === session;
   async function show(picture) {
     if (!varied(picture)) return;
     try {
-      await use(picture);
+      await use(picture, wanted(session));
     } catch (error) {
       ui.complain(error.message);
     }
@@ -142,9 +145,11 @@ export function ownPictures(ui, { area, use, remark = "" }) {
   const pad = drawingPad(ui, area, show, tell);
   async function onFile(file) {
     forget();
+    const mine = session;
     try {
       const { remarks, ...picture } = await readPhotograph(file, area);
-      await use(picture);
+      if (mine !== session) return;
+      await use(picture, wanted(mine));
       tell(...remarks);
     } catch (error) {
       ui.complain(error.message);
@@ -153,6 +158,7 @@ export function ownPictures(ui, { area, use, remark = "" }) {
   photographButton(ui.presets, ui.root, onFile);
   ui.presets.append(camera.button, pad.button, about);
   function forget() {
+    session += 1;
     ui.complain();
     camera.stop();
     pad.close();
@@ -180,13 +186,17 @@ function cameraButton(ui, area, show, tell) {
     button.textContent = "Stop camera";
     button.setAttribute("aria-pressed", "true");
     try {
-      const mine = (stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, facingMode: "environment" } }));
+      const mine = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, facingMode: "environment" } });
+      stream = mine;
+      if (button.getAttribute("aria-pressed") === "false") return stop(); // the reader has stopped before answering
       const video = make("video", { playsinline: "" });
       Object.assign(video, { muted: true, srcObject: mine });
       await video.play();
       tell("The camera is on until you stop it.");
       while (stream === mine) {
-        if (!document.hidden) await show(planesOf(await createImageBitmap(video), area));
+        const bitmap = document.hidden ? null : await createImageBitmap(video);
+        if (bitmap && stream === mine) await show(planesOf(bitmap, area));
+        bitmap?.close();
         await new Promise((next) => setTimeout(next, PAUSE));
       }
     } catch (error) {

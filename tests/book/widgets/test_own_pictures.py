@@ -50,6 +50,8 @@ def test_camera_is_on_from_its_button_to_stop(started, name):
     page.wait_for_function("tracks.length === 2")
     page.get_by_role("button", name="Reset").click()  # which switches it off too
     page.wait_for_function("tracks.every((t) => t.readyState === 'ended')")
+    page.wait_for_timeout(500)
+    assert not page.evaluate(f"document.querySelector('.nd-mount').{OWN[name]}")  # nothing comes after it
     assert visited.problems == []
 
 
