@@ -10,12 +10,16 @@ SOURCES := $(shell find ndlib data -type f -not -path '*/__pycache__/*')
 export GOMP_SPINCOUNT ?= 10000
 
 .DELETE_ON_ERROR:
-.PHONY: help book test lint types unit pages bench widget-speed serve notebooks lab links zoo publish colab binder \
+.PHONY: help book test lint types unit pages test-oldest dist launch bench widget-speed serve notebooks lab links \
+	zoo publish colab binder \
 	new-chapter hooks clean
 
 help:
 	@echo 'make book       build the book into _build/html, running every chapter; warnings are errors'
 	@echo 'make test       lint, types, unit tests, notebooks and pages'
+	@echo 'make test-oldest  run the unit tests with the lowest versions that pyproject.toml names'
+	@echo 'make dist       build wheel and source, check both, and install the wheel with the oldest and newest versions'
+	@echo 'make launch     run every notebook from the wheel with the versions of a notebook service, within 2 GB'
 	@echo 'make bench      measure the layer beside batch normalisation, and the widgets; some 10 minutes'
 	@echo 'make widget-speed  measure the widgets of the built book in a browser'
 	@echo 'make serve      show the book on http://127.0.0.1:8000'
@@ -62,6 +66,33 @@ unit: $(READY)
 pages: book
 	$(BIN)/python tests/book/chromium.py
 	$(BIN)/pytest --numprocesses auto tests/book
+
+# In an environment of their own. What old releases of other packages say of their own future is no concern of ours.
+test-oldest: $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) _build/oldest
+	VIRTUAL_ENV=_build/oldest $(BIN)/uv pip install --resolution lowest-direct --editable '.[book]'
+	VIRTUAL_ENV=_build/oldest $(BIN)/uv pip install --editable '.[book,test]'
+	OMP_NUM_THREADS=1 _build/oldest/bin/python -m pytest --numprocesses auto -W ignore::DeprecationWarning \
+		--ignore tests/book
+
+dist: $(READY)
+	rm -rf _build/dist
+	$(BIN)/python -m build --outdir _build/dist .
+	$(BIN)/uv tool run twine check --strict _build/dist/*
+	$(BIN)/uv tool run check-wheel-contents _build/dist/*.whl
+	for resolution in lowest-direct highest; do \
+		$(BIN)/uv venv --quiet --clear --python $(PYTHON) _build/clean && \
+		VIRTUAL_ENV=_build/clean $(BIN)/uv pip install --resolution $$resolution \
+			"network-deconvolution[book] @ file://$$(echo '$(CURDIR)'/_build/dist/*.whl)" && \
+		(cd _build/clean && bin/python -I '$(CURDIR)/.ci/try_wheel.py') || exit 1; \
+	done
+
+# Colab's versions: the oldest torch that it is known to run, and the ipywidgets that it pins.
+launch: dist notebooks
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) _build/service
+	VIRTUAL_ENV=_build/service $(BIN)/uv pip install 'torch==2.9.*' 'ipywidgets==7.7.*' ipykernel \
+		"network-deconvolution[book] @ file://$$(echo '$(CURDIR)'/_build/dist/*.whl)"
+	$(BIN)/python .ci/launch.py _build/service _build/notebooks/*.ipynb
 
 bench: widget-speed
 	$(BIN)/python -m ndlib bench --rounds 3

@@ -17,6 +17,7 @@ it is first used.
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,6 +69,22 @@ _HOME = {
 }
 _ROOMS = ("averages", "conversion", "diagnostics", "files", "functional", "layers")
 _WINGS = ("bookwork", "cli", "evidence", "experiments", "pictures")
+
+_OLDEST_TORCH = (2, 7)  # torch.compile included; as in pyproject.toml
+
+
+def _check_torch() -> None:
+    """Say what is wrong where torch is too old, which otherwise fails somewhere inside. The answer costs no import."""
+    try:
+        found = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:  # none, or one that says nothing of itself
+        return
+    if tuple(int(number) for number in found.split(".")[:2]) < _OLDEST_TORCH:
+        wanted = ".".join(map(str, _OLDEST_TORCH))
+        raise ImportError(f"ndlib needs torch {wanted} or newer, and torch {found} is installed: upgrade torch")
+
+
+_check_torch()
 
 
 def __getattr__(name: str) -> Any:

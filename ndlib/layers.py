@@ -87,9 +87,9 @@ class DeconvConv2d(Convolution, nn.Conv2d):
             compiled step see :func:`.check_finite`).
 
     Under autocast only the convolution runs in half precision; moments and root stay in float32. On CUDA no step
-    waits for the device. ``torch.compile`` takes a training step as one graph, and takes it once; with ``update_every``
-    or ``freeze_after`` compile after the steps that these begin with, or every one of those is compiled anew. Tested on
-    CPUs; the tests for CUDA have not been run on a GPU yet; MPS is untested.
+    waits for the device. ``torch.compile``, from torch 2.7 on as the rest, takes a training step as one graph, and
+    takes it once; with ``update_every`` or ``freeze_after`` compile after the steps that these begin with, or every one
+    of those is compiled anew. Tested on CPUs; the tests for CUDA have not been run on a GPU yet; MPS is untested.
 
     >>> layer = DeconvConv2d(3, 16, 3, padding=1, n_iter=15)
     >>> layer(torch.randn(8, 3, 32, 32)).shape, layer.n_iter, layer.eps

@@ -1,10 +1,12 @@
 """The package: what it needs, what it carries, and that facts stand in one place."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -77,12 +79,31 @@ def test_version_is_the_same_in_package_and_citation():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == ndlib.__version__
 
 
-def test_requirements_name_what_the_book_imports():
+def declared(*extras):
+    """What the package says it needs, each with its lowest version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = project["dependencies"] + [need for extra in extras for need in project["optional-dependencies"][extra]]
+    return dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", need).groups() for need in needs)
+
+
+def test_requirements_name_what_the_book_imports_with_the_same_lowest_versions():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    named = {re.split(r"[<>=]", line)[0] for line in lines if line and line[0] != "#"}
-    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["book"]
-    assert set(extra) <= named
-    assert {"jupyter-book", "torch", "torchvision", "matplotlib", "ipywidgets", "scipy"} <= named
+    named = dict(re.match(r"([\w-]+)(?:>=([\d.]+))?", line).groups() for line in lines if line and line[0] != "#")
+    assert {name: version for name, version in declared("book").items() if name != "numpy"}.items() <= named.items()
+    assert {"jupyter-book", "torch", "torchvision", "matplotlib", "ipywidgets", "scipy"} <= named.keys()
+
+
+@pytest.mark.parametrize(("version", "enough"), [("2.6.9+cu126", False), ("1.13.1", False), ("2.10.0a0+git1", True)])
+def test_import_says_that_torch_is_too_old(version, enough, monkeypatch):
+    known = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == "torch" else known(name))
+    with nullcontext() if enough else pytest.raises(ImportError) as error:
+        importlib.reload(ndlib)
+    if not enough:
+        wanted = declared()["torch"]
+        assert (
+            str(error.value) == f"ndlib needs torch {wanted} or newer, and torch {version} is installed: upgrade torch"
+        )
 
 
 def test_package_attributes_import_every_module():

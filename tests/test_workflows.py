@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,16 @@ def steps(file):
     return [step for job in jobs(file).values() for step in job["steps"]]
 
 
-def test_workflows_are_book_and_weekly():
-    assert [file.name for file in WORKFLOWS] == ["book.yml", "weekly.yml"]
+def test_workflows_are_book_release_and_weekly():
+    assert [file.name for file in WORKFLOWS] == ["book.yml", "release.yml", "weekly.yml"]
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda f: f.name)
 def test_workflow_rights_are_the_least(file):
     assert yaml.safe_load(file.read_text())["permissions"] == {"contents": "read"}
     more = {name: job["permissions"] for name, job in jobs(file).items() if "permissions" in job}
-    assert more == ({"publish": {"contents": "write"}} if file.name == "book.yml" else {})
+    needed = {"book.yml": {"publish": {"contents": "write"}}, "release.yml": {"upload": {"id-token": "write"}}}
+    assert more == needed.get(file.name, {})
     for name, job in jobs(file).items():
         assert job["timeout-minutes"] <= 120
         for step in job["steps"]:
@@ -59,6 +61,24 @@ def test_main_is_built_tested_and_only_then_published():
     assert [step["run"] for step in test["steps"] if "run" in step] == ["make book", "make test"]
     assert publish["needs"] == "test" and "refs/heads/main" in publish["if"] and "push" in publish["if"]
     assert "-W -n" in (ROOT / "Makefile").read_text()
+
+
+def test_oldest_and_newest_versions_are_tested():
+    """The lowest declared versions every week and before a release; each Python from the lowest on for every change."""
+    files = {file.stem: jobs(file) for file in WORKFLOWS}
+    lowest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    assert files["book"]["unit"]["strategy"]["matrix"]["python"][0] == lowest
+    for job in (files["weekly"]["oldest"], files["release"]["oldest"]):
+        assert job["steps"][-1]["run"] == "make test-oldest"
+    assert "--resolution lowest-direct" in (ROOT / "Makefile").read_text()
+
+
+def test_a_release_is_uploaded_only_when_tested_and_approved():
+    upload = jobs(ROOT / ".github/workflows/release.yml")["upload"]
+    assert set(upload["needs"]) == jobs(ROOT / ".github/workflows/release.yml").keys() - {"upload"}
+    assert upload["environment"] == "pypi"
+    assert "--trusted-publishing always" in upload["steps"][-1]["run"]
+    assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text()
 
 
 def test_hooks_check_what_make_test_checks():

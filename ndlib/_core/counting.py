@@ -20,8 +20,8 @@ def is_measured(step: int, options: Options) -> bool:
     all kinds of batches are met in turn where several forward passes make a step, as those of a discriminator do.
     """
     frozen = options.freeze_after is not None and step >= options.freeze_after
-    turn, place = divmod(step - WARM_UP, options.update_every)
-    return not frozen and (step < WARM_UP or place == turn % options.update_every)
+    every, later = options.update_every, step - WARM_UP
+    return not frozen and (later < 0 or later % every == later // every % every)  # no divmod: torch 2.7 compiles none
 
 
 def _circle(every: int) -> int:
