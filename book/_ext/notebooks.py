@@ -50,11 +50,20 @@ EXPLICIT = re.compile(r"^(?P<text>.+?)\s*<(?P<target>[^<>]+)>$", re.DOTALL)
 NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9._]+")
 
 INSTALL = """\
-# Installs ndlib where it is missing, as on Colab. Elsewhere this cell does nothing.
-try:
-    import ndlib
-except ImportError:
-    %pip install --quiet "{requirement}"
+# Installs ndlib where it is missing, as on Colab, beside the torch that is there. Elsewhere this cell does nothing.
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("ndlib") is None:
+    there = {{dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}}
+    kept = [f"{{name}}=={{there[name]}}" for name in ("torch", "torchvision", "numpy") if name in there]
+    wanted = "{requirement}"
+    done = subprocess.run([sys.executable, "-m", "pip", "install", *kept, wanted], capture_output=True, text=True)
+    if done.returncode:
+        raise ImportError(f"ndlib was not installed:\\n{{done.stdout}}{{done.stderr}}")
+    importlib.invalidate_caches()
 """
 
 

@@ -1,8 +1,6 @@
 """The chapters as notebooks: each was executed alone, and what is published of it is what was executed."""
 
-import json
 import re
-import sys
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -11,7 +9,6 @@ import nbformat
 import notebooks
 import pytest
 from contents import CHAPTERS, HTML, ROOT, html
-from IPython.core.interactiveshell import InteractiveShell
 from jupyter_cache import get_cache
 
 BINDER = 2 * 2**30 - 2**28  # bytes of memory that a free Binder has, less what JupyterLab takes
@@ -64,7 +61,7 @@ def test_published_notebook_is_what_was_executed(name):
     notebook = published(name)
     install, *rest = code(notebook)
     assert rest == code(executed(name)[1])
-    assert "%pip install" in install and f"git+{book().repository}@" in install
+    assert f"git+{book().repository}@" in install
     nbformat.validate(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -105,23 +102,6 @@ def test_links_into_the_book_lead_somewhere(name):
 def test_figures_have_the_captions_of_the_page(name):
     numbers = [n.get_text().strip() for n in html(name).select("figure .caption-number")]
     assert re.findall(r"^\*\*(Fig\. [\d.]*\d)\.\*\* \w", text(published(name)), re.MULTILINE) == numbers
-
-
-@pytest.mark.parametrize("missing", [True, False])
-def test_first_cell_installs_only_what_is_missing(missing, monkeypatch):
-    asked = []
-    monkeypatch.delenv("VIRTUAL_ENV", raising=False)  # of a shell: IPython would import from that environment
-    shell = InteractiveShell()
-    shell.register_magic_function(lambda line: asked.append(line), magic_name="pip")
-    if missing:
-        monkeypatch.setitem(sys.modules, "ndlib", None)
-    install = code(published(CHAPTERS[0]))[0]
-    assert shell.run_cell(install).success
-    assert len(asked) == missing
-    if missing:
-        wanted = f"network-deconvolution[book] @ git+{book().repository}@{book().commit}"
-        assert json.dumps(wanted) in asked[0]
-        assert not re.search("torch|numpy|matplotlib", asked[0])
 
 
 TOY = {
