@@ -11,8 +11,7 @@ export GOMP_SPINCOUNT ?= 10000
 
 .DELETE_ON_ERROR:
 .PHONY: help book test lint types unit pages test-oldest dist launch bench widget-speed serve notebooks lab links \
-	zoo publish colab binder \
-	new-chapter hooks clean
+	zoo publish colab binder new-chapter hooks clean
 
 help:
 	@echo 'make book       build the book into _build/html, running every chapter; warnings are errors'
@@ -82,7 +81,9 @@ dist: $(READY)
 	$(BIN)/uv tool run check-wheel-contents _build/dist/*.whl
 	for resolution in lowest-direct highest; do \
 		$(BIN)/uv venv --quiet --clear --python $(PYTHON) _build/clean && \
-		VIRTUAL_ENV=_build/clean $(BIN)/uv pip install --resolution $$resolution \
+		$(BIN)/uv pip compile --quiet --python _build/clean --resolution $$resolution --extra book pyproject.toml \
+			--output-file _build/versions.txt && \
+		VIRTUAL_ENV=_build/clean $(BIN)/uv pip install --constraint _build/versions.txt \
 			"network-deconvolution[book] @ file://$$(echo '$(CURDIR)'/_build/dist/*.whl)" && \
 		(cd _build/clean && bin/python -I '$(CURDIR)/.ci/try_wheel.py') || exit 1; \
 	done

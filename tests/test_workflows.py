@@ -33,7 +33,7 @@ def test_workflow_rights_are_the_least(file):
     needed = {"book.yml": {"publish": {"contents": "write"}}, "release.yml": {"upload": {"id-token": "write"}}}
     assert more == needed.get(file.name, {})
     for name, job in jobs(file).items():
-        assert job["timeout-minutes"] <= 120
+        assert job["timeout-minutes"] <= 240
         for step in job["steps"]:
             if step.get("uses", "").startswith("actions/checkout@") and name != "publish":
                 assert step["with"]["persist-credentials"] is False
