@@ -70,7 +70,7 @@ _HOME = {
 _ROOMS = ("averages", "conversion", "diagnostics", "files", "functional", "layers")
 _WINGS = ("bookwork", "cli", "evidence", "experiments", "pictures")
 
-_OLDEST_TORCH = (2, 7)  # torch.compile included; as in pyproject.toml
+_OLDEST_TORCH = (2, 9)  # torch.compile included; as in pyproject.toml
 
 
 def _check_torch() -> None:

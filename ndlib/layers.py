@@ -87,7 +87,7 @@ class DeconvConv2d(Convolution, nn.Conv2d):
             compiled step see :func:`.check_finite`).
 
     Under autocast only the convolution runs in half precision; moments and root stay in float32. On CUDA no step
-    waits for the device. ``torch.compile``, from torch 2.7 on as the rest, takes a training step as one graph, and
+    waits for the device. ``torch.compile``, from torch 2.9 on as the rest, takes a training step as one graph, and
     takes it once; with ``update_every`` or ``freeze_after`` compile after the steps that these begin with, or every one
     of those is compiled anew. Tested on CPUs; the tests for CUDA have not been run on a GPU yet; MPS is untested.
 

@@ -21,7 +21,7 @@ def is_measured(step: int, options: Options) -> bool:
     """
     frozen = options.freeze_after is not None and step >= options.freeze_after
     every, later = options.update_every, step - WARM_UP
-    return not frozen and (later < 0 or later % every == later // every % every)  # no divmod: torch 2.7 compiles none
+    return not frozen and (later < 0 or later % every == later // every % every)
 
 
 def _circle(every: int) -> int:

@@ -37,11 +37,11 @@ def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     index = folder / "index"
     index.mkdir()
-    for torch, vision in (("2.6.0", "0.21.0"), ("2.9.1", "0.24.1"), ("2.14.1", "0.29.1")):
+    for torch, vision in (("2.8.0", "0.23.0"), ("2.9.1", "0.24.1"), ("2.14.1", "0.29.1")):
         wheel(index, "torch", torch)
         wheel(index, "torchvision", vision, f"torch=={torch}")
     wheel(index, "torch", "2.9.1+cu126")
-    needs = ["torch>=2.7", 'torchvision>=0.22; extra == "book"']
+    needs = ["torch>=2.9", 'torchvision>=0.24; extra == "book"']
     wheel(index, "network_deconvolution", "0.1.0", *needs)
     venv.create(folder / "venv", with_pip=True)
     # Nothing of this machine's settings: pip sees the index alone.
@@ -95,10 +95,10 @@ def test_first_cell_keeps_the_torch_that_is_there(first_cell, installed, torch, 
 
 
 def test_first_cell_says_why_it_cannot_install_beside_a_torch_that_is_too_old(first_cell):
-    done, found = first_cell("torch-2.6.0", "torchvision-0.21.0")
+    done, found = first_cell("torch-2.8.0", "torchvision-0.23.0")
     assert done.returncode == 1 and "ImportError: ndlib was not installed" in done.stderr
-    assert "torch>=2.7" in done.stderr
-    assert found == {"torch": "2.6.0", "torchvision": "0.21.0", "network-deconvolution": None}
+    assert "torch>=2.9" in done.stderr
+    assert found == {"torch": "2.8.0", "torchvision": "0.23.0", "network-deconvolution": None}
 
 
 def test_first_cell_does_nothing_where_ndlib_is_installed(monkeypatch):
