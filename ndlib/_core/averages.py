@@ -51,7 +51,7 @@ def enter(layer: Deconvolution, momentum: float, values: dict[str, Tensor]) -> N
         average = buffer.lerp(value, momentum)
         if layer.first_batch_starts:
             average = torch.where(layer.num_batches_tracked == 1, value, average)
-        buffer.copy_(average)
+        buffer.view(-1).copy_(average.view(-1))  # torch.compile of 2.9 loses what is written to a single number
 
 
 def running_whitening(layer: Deconvolution) -> tuple[Tensor, Tensor]:
