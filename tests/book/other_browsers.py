@@ -70,7 +70,7 @@ class Firefox:
     def __init__(self):
         from marionette_driver.marionette import Marionette
 
-        self.driver = Marionette(bin="/usr/bin/firefox-esr", headless=True)
+        self.driver = Marionette(bin="/usr/bin/firefox-esr", headless=True, gecko_log="-")
         self.driver.start_session()
         self.open = self.driver.navigate
         self.run = functools.partial(self.driver.execute_script, sandbox=None, new_sandbox=False)
@@ -119,8 +119,11 @@ def steps(browser, address, number):
         browser.run(PRESS % (number, text))
         yield text, settled(browser, number)
     if browser.run(READOUT % number) != "failed" and "nd-file" in browser.run("return document.body.innerHTML;"):
+        before = browser.run(READOUT % number)
         browser.run(GIVE % number)
-        time.sleep(1)
+        patience = time.monotonic() + 30
+        while browser.run(READOUT % number) == before and time.monotonic() < patience:
+            time.sleep(0.2)
         yield "a picture", settled(browser, number)
     faults = browser.run("return window.faults;")
     yield "faults", " ".join(faults)
