@@ -148,7 +148,7 @@ zoo:
 	$(PYTHON) -m venv _build/zoo
 	_build/zoo/bin/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=_build/zoo _build/zoo/bin/uv pip install --editable '.[zoo]'
-	_build/zoo/bin/ndlib zoo $(addprefix --family ,$(FAMILY)) --file _build/zoo.jsonl --compare data/results/zoo.jsonl
+	_build/zoo/bin/ndlib zoo $(addprefix --family ,$(FAMILY)) --file _build/zoo.jsonl --compare data/zoo.jsonl
 
 clean:
 	rm -rf _build $(VENV)

@@ -80,7 +80,7 @@ def test_torchvision_has_a_network_of_every_file_with_batch_normalisation(monkey
 
 
 def test_the_record_holds_no_silent_change():
-    records = zoo.read(files.path("results/zoo.jsonl"))
+    records = zoo.read(files.path("zoo.jsonl"))
     assert records and {r["family"] for r in records} <= set(zoo_networks.FAMILIES)
     for record in records:
         name = f"{record['family']} {record['name']}"

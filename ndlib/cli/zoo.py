@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     families = zoo_networks.FAMILIES
     parser.add_argument("--family", action="append", choices=families, help="a package (default: all of them)")
-    parser.add_argument("--file", type=Path, default=Path("data", "results", "zoo.jsonl"), help="JSON lines to add to")
+    parser.add_argument("--file", type=Path, default=Path("data", "zoo.jsonl"), help="JSON lines to add to")
     parser.add_argument("--compare", type=Path, help="an earlier file: fail if a network does worse than there")
     parser.add_argument("--show", action="store_true", help="show what the file holds, and convert nothing")
 
@@ -35,7 +35,7 @@ def run(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
     """Visit the networks; a line for each.
 
     >>> from ndlib.files import path
-    >>> chosen = {"file": path("results/zoo.jsonl"), "family": None, "show": True, "compare": None}
+    >>> chosen = {"file": path("zoo.jsonl"), "family": None, "show": True, "compare": None}
     >>> " networks with batch normalisation, " in next(run(chosen, []))
     True
     """

@@ -243,7 +243,7 @@ def read(file: Path) -> list[Record]:
     """The networks of a file; of one that was examined again, the last line.
 
     >>> from ndlib.files import path
-    >>> read(path("results/zoo.jsonl"))[0]["family"] in FAMILIES
+    >>> read(path("zoo.jsonl"))[0]["family"] in FAMILIES
     True
     """
     lines = [json.loads(line) for line in file.read_text().splitlines()]
