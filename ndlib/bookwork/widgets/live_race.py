@@ -93,6 +93,7 @@ def presets() -> dict[str, dict[str, Any]]:
     rates = {"plain_rate": best["plain"], "bn_rate": best["BN"]}
     published = {"nd_rate": best[VARIANTS["published"]], "variant": "published", "block_size": 16, "n_iter": 5}
     recommended = published | {"nd_rate": best[VARIANTS["recommended"]], "variant": "recommended"}
+    recommended |= {"block_size": race_study.RECOMMENDED["block_size"]}
     start = {"batch": race.BATCH, "by": "steps", "arms": ARMS}
     paper = {"plain_rate": PAPER_RATE, "bn_rate": PAPER_RATE, "nd_rate": PAPER_RATE}
     return {

@@ -20,11 +20,14 @@ from typing import Any
 
 import torch
 
+import ndlib
+
 from ... import files
 from ...experiments import datasets
 from . import race
 
-RECOMMENDED: dict[str, Any] = {"block_size": 16, "eps": 0.1, "running": "covariance"}
+# The recommended setting; a run ends with the steps that are all measured, whatever update_every says.
+RECOMMENDED: dict[str, Any] = {name: value for name, value in ndlib.RECOMMENDED.items() if name != "update_every"}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("none", {}),
     "BN": ("bn", {}),
