@@ -221,6 +221,34 @@ def test_load_reads_and_keeps_binary_cifar_archives(folder, monkeypatch, name):
     assert datasets.load(name).sha256() == loaded.sha256()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_load_uses_a_cifar_archive_that_lies_there_if_its_checksum_is_right(folder, monkeypatch, whole):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    parts = {f"data_batch_{i}.bin": records(4, 1, i) for i in range(1, 6)} | {"test_batch.bin": records(3, 1, 9)}
+    archive = folder / "cifar-10-binary.tar.gz"
+    members = {k: v.tobytes() for k, v in parts.items()}
+    cifar_archive(archive, "cifar-10-batches-bin", members, ("batches.meta.txt", "\n".join("abcdefghij")))
+    stored = archive.read_bytes()
+    read, md5 = datasets._download_cifar, hashlib.md5(stored).hexdigest()
+    monkeypatch.setattr(datasets, "_download_cifar", lambda place, name, _, *rest: read(place, name, md5, *rest))
+    if not whole:
+        stored = stored[:-1] + bytes([stored[-1] ^ 1])
+        archive.write_bytes(stored)
+        with pytest.raises(
+            datasets.DatasetError, match=r"no route.*cifar-10-binary\.tar\.gz did not serve: is it whole"
+        ):
+            datasets.load("cifar10")
+        assert [p.name for p in folder.iterdir()] == [archive.name]
+    else:
+        loaded = datasets.load("cifar10")
+        assert len(loaded.train_images) == 20 and len(loaded.test_images) == 3
+        assert sorted(p.name for p in folder.iterdir()) == [archive.name, "cifar10.npz"]
+    assert archive.read_bytes() == stored
+
+
 def test_load_imagenette_cuts_squares(folder, monkeypatch):
     """Wide, high and grey JPEG files: the middle square of each, with its label; train and val stay apart."""
     names = {"n01440764": "tench", "n03888257": "parachute"}

@@ -428,7 +428,9 @@ def test_cityscapes_refuses_damaged_label_maps_and_missing_files(street):
     data = segmentation_data.cityscapes(street, "val", base_size=48)
     for pixels, message in (
         (np.full((48, 96), 40, np.uint8), "holds the value 40, which means nothing; is it the right file"),
-        (np.zeros((48, 96, 3), np.uint8), "does not hold one byte for each pixel of"),
+        (np.zeros((48, 96, 3), np.uint8), r"labelIds\.png looks like colours \(RGB\)"),
+        (np.zeros((48, 96, 4), np.uint8), r"labelIds\.png looks like colours \(RGBA\)"),
+        (np.full((48, 96), 26001, np.uint16), "does not hold one byte for each pixel of"),
         (np.zeros((48, 95), np.uint8), "does not hold one byte for each pixel of"),
     ):
         write(data.files[0][1], pixels)
@@ -441,6 +443,77 @@ def test_cityscapes_refuses_damaged_label_maps_and_missing_files(street):
         file.unlink()
     with pytest.raises(DatasetError, match="there is no picture in them; were the archives unpacked"):
         segmentation_data.cityscapes(street, "val")
+
+
+@pytest.mark.parametrize(
+    ("values", "train_ids"),
+    [
+        ([0, 2, 18, 255], True),
+        ([*range(19), 255], True),
+        ([0, 2, 18], False),  # labelIds may be these
+        ([0, 7, 26, 255], False),  # a car with its licence plate
+        ([*range(34)], False),
+    ],
+)
+def test_cityscapes_refuses_a_file_of_train_ids_and_no_other(street, values, train_ids):
+    data = segmentation_data.cityscapes(street, "val", base_size=48)
+    write(data.files[0][1], np.resize(np.array(values, np.uint8), (48, 96)))
+    if train_ids:
+        with pytest.raises(DatasetError, match=r"frankfurt_000000_000019_gtFine_labelIds\.png looks like trainIds"):
+            data.item(0)
+    else:
+        with Image.open(data.files[0][1]) as stored:
+            assert data.item(0)[1].tolist() == data.table[np.asarray(stored)].tolist()
+
+
+def test_cityscapes_passes_over_files_that_are_no_pictures(street):
+    before = segmentation_data.cityscapes(street, "train").files
+    for root in (street / "leftImg8bit" / "train", street / "gtFine" / "train"):
+        for place in (root, root / "aachen", root / ".hidden"):
+            place.mkdir(exist_ok=True)
+            for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Icon\r", "._aachen_000000_000019_leftImg8bit.png"):
+                (place / name).write_bytes(b"no picture")
+        write(root / ".hidden" / "a_leftImg8bit.png", np.zeros((48, 96, 3), np.uint8))
+    assert segmentation_data.cityscapes(street, "train").files == before
+    write(street / "leftImg8bit" / "train" / "aachen" / "own.png", np.zeros((48, 96, 3), np.uint8))
+    with pytest.raises(DatasetError, match=r"1 files are missing, the first is .*own_gtFine_labelIds\.png"):
+        segmentation_data.cityscapes(street, "train")
+
+
+def test_pets_take_the_folder_inside_and_pass_over_hidden_files(animals):
+    before = segmentation_data.pets(animals, "test").files
+    inside = animals / "oxford-iiit-pet"
+    for place in (inside, inside / "images", inside / "annotations", inside / "annotations" / "trimaps"):
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._Abyssinian_test_0.png", "._test.txt"):
+            (place / name).write_bytes(b"no picture")
+    listed = inside / "annotations" / "test.txt"
+    listed.write_text(listed.read_text() + "\n")
+    assert segmentation_data.pets(animals, "test").files == segmentation_data.pets(inside, "test").files == before
+    listed.unlink()
+    for folder in (animals, inside):
+        with pytest.raises(DatasetError, match=r"no .*/test\.txt; unpack annotations\.tar\.gz of .*/oxford-iiit-pet$"):
+            segmentation_data.pets(folder, "test")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 1, 2], "looks like classes counted from 0"),
+        ([0, 1], "looks like classes counted from 0"),
+        ([0, 255], "looks like a mask of 0 and 255"),
+        ([38, 75, 113], "holds the value 38, which means nothing"),
+    ],
+)
+def test_pets_refuse_a_trimap_of_another_encoding(animals, values, message):
+    data = segmentation_data.pets(animals, "test", base_size=30)
+    with Image.open(data.files[0][0]) as picture:
+        size = picture.size[::-1]
+    write(data.files[0][1], np.resize(np.array(values, np.uint8), size))
+    with pytest.raises(DatasetError, match=rf"Abyssinian_test_0\.png {message}"):
+        data.item(0)
+    write(data.files[0][1], np.zeros((*size, 3), np.uint8))
+    with pytest.raises(DatasetError, match=r"Abyssinian_test_0\.png looks like colours"):
+        data.item(0)
 
 
 def test_fit_segmentation_raises_when_the_loss_diverges():

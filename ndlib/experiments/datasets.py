@@ -1,12 +1,14 @@
 """Data sets as uint8 tensors.
 
 Benchmark sets are read from ``$NDLIB_DATA`` (default ``~/.cache/ndlib``), one ``<name>.npz`` each, and
-downloaded once with torchvision where that file is missing. ``photo-patches`` needs no download at all.
+downloaded once with torchvision where that file is missing; an archive of theirs that lies there is used instead, if
+its checksum is right. ``photo-patches`` needs no download at all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -118,7 +120,9 @@ def load(name: str, size: int = 0) -> Dataset:
     ``photo-patches`` is made on the spot from photographs that scikit-image and scikit-learn ship, see
     :func:`photo_patches`. The others come from ``<cache_folder>/<name>.npz``, with the arrays
     ``train_images`` (uint8, N x H x W or N x H x W x 3), ``train_labels`` (int64), ``test_images``,
-    ``test_labels`` and ``classes`` (strings); a set that is not there is downloaded, verified and kept.
+    ``test_labels`` and ``classes`` (strings); a set that is not there is downloaded, verified and kept. An archive
+    that lies in the same folder (``cifar-10-binary.tar.gz``, ``cifar-100-binary.tar.gz``, ``imagenette2-160.tgz``)
+    is taken instead of a download if its MD5 is right.
 
     Args:
         size: side of the pictures of a folder in pixels; 0 for 224. Other sets have theirs.
@@ -205,16 +209,21 @@ def _canonical(name: str, arrays: dict[str, NDArray[np.generic]]) -> Dataset:
 
 
 def _download(name: str, file: Path) -> None:
+    archive = file.parent / _ARCHIVES.get(name, "")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # The archives live and die in this folder: what is left of an interrupted download is never looked at.
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{name}.") as folder:
+            if archive.is_file():
+                shutil.copy(archive, folder)  # torchvision uses what it finds there, if the checksum is right
             write_npz(file, _DOWNLOADS[name](folder))
     except (ImportError, OSError, RuntimeError, tarfile.TarError, KeyError) as error:
+        wrong = f" {archive} did not serve: is it whole, and the one of its home page?" if archive.is_file() else ""
+        wanted = " or ".join([file.name, *([_ARCHIVES[name]] if name in _ARCHIVES else [])])
         raise DatasetError(
-            f"{name} is not in {file.parent} and could not be downloaded there ({error}). Connect to the network, or "
-            f"put {file.name} there (its format: help(ndlib.experiments.datasets.load)), or set NDLIB_DATA to the "
-            "folder that has it; load('photo-patches') needs no download"
+            f"{name} is not in {file.parent} and could not be downloaded there ({error}).{wrong} Connect to the "
+            f"network, or put {wanted} there (formats: help(ndlib.experiments.datasets.load)), or set NDLIB_DATA to "
+            "the folder that has it; load('photo-patches') needs no download"
         ) from error
 
 
@@ -269,11 +278,16 @@ def _download_imagenette(folder: str) -> dict[str, NDArray[np.generic]]:
     return arrays
 
 
+_ARCHIVES = {
+    "cifar10": "cifar-10-binary.tar.gz",
+    "cifar100": "cifar-100-binary.tar.gz",
+    "imagenette96": "imagenette2-160.tgz",
+}
 _HALVED = {"imagenette48": "imagenette96"}  # made of another set, half as high and half as wide
 _DOWNLOADS: dict[str, Callable[[str], dict[str, NDArray[np.generic]]]] = {
     "cifar10": lambda folder: _download_cifar(
         folder,
-        "cifar-10-binary.tar.gz",
+        _ARCHIVES["cifar10"],
         "c32a1d4ab5d03f1284b67883e8d87530",
         "cifar-10-batches-bin",
         [f"data_batch_{i}.bin" for i in range(1, 6)],
@@ -283,7 +297,7 @@ _DOWNLOADS: dict[str, Callable[[str], dict[str, NDArray[np.generic]]]] = {
     ),
     "cifar100": lambda folder: _download_cifar(
         folder,
-        "cifar-100-binary.tar.gz",
+        _ARCHIVES["cifar100"],
         "03b5dce01913d631647c71ecec9e9cb8",
         "cifar-100-binary",
         ["train.bin"],

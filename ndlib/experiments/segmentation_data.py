@@ -5,6 +5,7 @@ The two ways of making classes of Cityscapes' 34 kinds of thing are described in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 def cityscapes(folder: str | Path, split: str, *, classes: int = 19, base_size: int = 520) -> Pictures:
     """The pictures of ``split`` ("train" or "val") with their fine labels, in 19 or 21 classes, see :mod:`.iou`.
 
-    ``folder`` holds ``leftImg8bit`` and ``gtFine``, as the two archives of cityscapes-dataset.com unpack.
+    ``folder`` holds ``leftImg8bit`` and ``gtFine``, as the two archives of cityscapes-dataset.com unpack. Hidden files
+    and what is no picture are passed over.
 
     Raises:
         ndlib.files.DatasetError: the folder, a part of it or a label map is not there.
@@ -47,18 +49,31 @@ def cityscapes(folder: str | Path, split: str, *, classes: int = 19, base_size: 
         ...
     ndlib.files.DatasetError: there is no folder nowhere; unpack leftImg8bit_trainvaltest.zip and ...
     """
-    from torchvision.datasets import Cityscapes
+    from torchvision.datasets.folder import is_image_file
 
     table = cityscapes_classes(classes)
-    for part in (Path(folder), *(Path(folder, name, split) for name in ("leftImg8bit", "gtFine"))):
+    images, targets = (Path(folder, name, split) for name in ("leftImg8bit", "gtFine"))
+    for part in (Path(folder), images, targets):
         if not part.is_dir():
             raise DatasetError(
                 f"there is no folder {part}; unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
                 "https://www.cityscapes-dataset.com (after registration) in one folder, and name that folder"
             )
-    reader = Cityscapes(str(folder), split=split, mode="fine", target_type="semantic")
-    files = sorted((Path(image), Path(target[0])) for image, target in zip(reader.images, reader.targets, strict=True))
-    return Pictures(files, table, classes, base_size, scores_21 if classes == 21 else scores_19)
+    # torchvision's own reader takes each file in a city for a picture, and each file beside the cities for a city.
+    files = []
+    for file in sorted(images.glob("*/*")):
+        if is_image_file(file.name) and not file.name.startswith(".") and not file.parent.name.startswith("."):
+            stem = file.stem.removesuffix("_leftImg8bit")
+            files.append((file, targets / file.parent.name / f"{stem}_gtFine_labelIds.png"))
+    return Pictures(files, table, classes, base_size, scores_21 if classes == 21 else scores_19, _no_label_ids)
+
+
+def _no_label_ids(values: set[int]) -> str:
+    """What a file of these values is, if it certainly holds no ``labelIds``.
+
+    Only a licence plate can be 255 there, and where one is, the car is that bears it, with a value above 18.
+    """
+    return "trainIds" if IGNORED in values and values <= {*range(19), IGNORED} else ""
 
 
 def cityscapes_classes(classes: int) -> NDArray[np.uint8]:
@@ -81,7 +96,7 @@ def cityscapes_classes(classes: int) -> NDArray[np.uint8]:
 def pets(folder: str | Path, split: str, *, base_size: int = 520) -> Pictures:
     """Oxford-IIIT Pet, ``split`` "trainval" or "test", in three classes: pet, background, border.
 
-    ``folder`` holds ``oxford-iiit-pet``, as torchvision's downloader leaves it.
+    ``folder`` holds ``oxford-iiit-pet``, as torchvision's downloader leaves it, or is that folder.
 
     Raises:
         ndlib.files.DatasetError: the folder, a part of it or a trimap is not there.
@@ -91,20 +106,33 @@ def pets(folder: str | Path, split: str, *, base_size: int = 520) -> Pictures:
         ...
     ndlib.files.DatasetError: there is no nowhere/oxford-iiit-pet/images; download the set (800 MB) with: ...
     """
-    from torchvision.datasets import OxfordIIITPet
-
     inside = Path(folder, "oxford-iiit-pet")
-    for part in (inside / "images", inside / "annotations" / "trimaps", inside / "annotations" / f"{split}.txt"):
+    if not inside.is_dir() and Path(folder, "annotations").is_dir():
+        inside = Path(folder)
+    images, trimaps = inside / "images", inside / "annotations" / "trimaps"
+    listed = inside / "annotations" / f"{split}.txt"
+    for part, archive in ((images, "images"), (trimaps, "annotations"), (listed, "annotations")):
+        if not part.exists() and inside.is_dir():  # torchvision's downloader would not look for a part
+            raise DatasetError(
+                f"there is no {part}; unpack {archive}.tar.gz of https://www.robots.ox.ac.uk/~vgg/data/pets in {inside}"
+            )
         if not part.exists():
             raise DatasetError(
                 f'there is no {part}; download the set (800 MB) with: python -c "import torchvision; '
                 f"torchvision.datasets.OxfordIIITPet('{folder}', download=True)\""
             )
-    reader = OxfordIIITPet(str(folder), split=split, target_types="segmentation")
-    files = list(zip(reader._images, reader._segs, strict=True))
+    names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+    files = [(images / f"{name}.jpg", trimaps / f"{name}.png") for name in names]
     table = np.full(256, UNKNOWN, np.uint8)
     table[1:4] = range(3)
-    return Pictures(files, table, 3, base_size, scores_all)
+    return Pictures(files, table, 3, base_size, scores_all, _no_trimap)
+
+
+def _no_trimap(values: set[int]) -> str:
+    """What a file of these values is, if it certainly holds no trimap, whose values are 1, 2 and 3."""
+    if 0 not in values:
+        return ""
+    return "classes counted from 0" if values <= {0, 1, 2} else "a mask of 0 and 255" if values <= {0, 255} else ""
 
 
 def crop_size(base_size: int) -> int:
@@ -153,6 +181,10 @@ def prepare(picture: Any, labels: Any, base_size: int, generator: torch.Generato
     return V.normalize(pixels, MEAN, STD), torch.from_numpy(np.array(labels, np.int64))
 
 
+def _nothing(values: set[int]) -> str:
+    return ""  # no lambda: processes that are spawned get it pickled
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Pictures in files, each with a file that holds a value for every pixel, of which ``table`` makes classes.
@@ -172,6 +204,7 @@ class Pictures:
     classes: int
     base_size: int
     scores: Scores
+    mistaken: Callable[[set[int]], str] = _nothing  # what a label file is that holds these values wrongly
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -191,8 +224,14 @@ class Pictures:
         file, label_file = self.files[index]
         with Image.open(file) as picture, Image.open(label_file) as label_map:
             values = np.asarray(label_map)
+            if values.ndim == 3:
+                raise DatasetError(f"{label_file} looks like colours ({label_map.mode}); a byte is due for each pixel")
             if values.ndim != 2 or values.dtype != np.uint8 or label_map.size != picture.size:
                 raise DatasetError(f"{label_file} does not hold one byte for each pixel of {file}")
+            if what := self.mistaken(set(np.unique(values).tolist())):
+                raise DatasetError(
+                    f"{label_file} looks like {what}, which are not the labels due; is it the right file?"
+                )
             labels = self.table[values]
             if (labels == UNKNOWN).any():
                 value = int(values[labels == UNKNOWN][0])
