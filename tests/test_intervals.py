@@ -105,7 +105,7 @@ def test_the_same_runs_have_the_same_interval_in_two_ledgers():
         found.append(intervals.difference(*arms))
     assert found[0] == found[1] and f"{found[0].mean:.1f}" == "4.2"
     pool = intervals.comparison(arms[0][0])
-    assert {r["optimizer"] for r in pool} == {"sgd", "adamw", "muon"} and intervals.scatter(pool).freedom == 28
+    assert {r["optimizer"] for r in pool} == {"sgd", "adamw", "muon"} and intervals.scatter(pool).freedom == 34
 
 
 def test_a_run_in_two_ledgers_counts_once():

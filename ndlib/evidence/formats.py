@@ -50,8 +50,7 @@ def decoded(content: bytes) -> str:
 def table_lines(text: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header of a table, and below it the fields of each line with its number.
 
-    Raises:
-        csv.Error: from the lines, where quotation marks do not close.
+    Reading the lines raises ``csv.Error`` where quotation marks do not close.
 
     >>> header, lines = table_lines("model;top1" + chr(10) + "VGG-16;93,2")
     >>> header, list(lines)

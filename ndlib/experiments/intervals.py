@@ -252,7 +252,7 @@ def contrast(plus: Sequence[Iterable[Record]], minus: Sequence[Iterable[Record]]
 def difference(ours: Iterable[Record], theirs: Iterable[Record], key: Key = "test_last") -> Interval:
     """The mean of our runs minus the mean of theirs, and the 95 % interval by the rule of this module.
 
-    >>> narrow = ledger.select(recorded_runs(), arch="resnet18", epochs=2, options="")
+    >>> narrow = ledger.select(recorded_runs(), arch="resnet18", epochs=2, options="", split="test")
     >>> nd, bn = (ledger.select(narrow, method=method) for method in ("nd", "bn"))
     >>> difference(nd, bn).high < 0
     True

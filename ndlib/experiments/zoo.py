@@ -50,7 +50,11 @@ def seasoned(net: nn.Module) -> nn.Module:
 
 
 def examine(network: Network) -> Record:
-    """Everything that is asked of one network; ``failed`` names the first step that failed, and how."""
+    """Everything that is asked of one network; ``failed`` names the first step that failed, and how.
+
+    >>> examine(Network("torchvision", "nowhere", "no network of this name"))["failed"].split(":")[0]
+    'build'
+    """
     started = time.perf_counter()
     found: Record = {"family": network.family, "file": network.file, "name": network.name, "failed": ""}
     steps: list[tuple[str, Callable[[], None]]] = []
@@ -207,6 +211,9 @@ def visit(file: Path, families: list[str] | None = None) -> Iterator[str]:
     """Examine the networks that a file of JSON lines does not hold yet; a line of text for each.
 
     A network that runs out of time or memory takes its process with it and leaves a line that says so.
+
+    >>> visit(Path("new.jsonl"))  # nothing is examined before the first line is asked for
+    <generator object visit at ...>
     """
     done = {(r["family"], r["name"]) for r in read(file)} if file.exists() else set()
     torch.set_num_threads(1)

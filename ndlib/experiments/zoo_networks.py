@@ -25,7 +25,11 @@ SIDES = (64, 96, 128, 160, 224, 256)  # of the pictures: the smallest that a net
 
 @dataclass(frozen=True)
 class Network:
-    """A network: the package that has it, the file there, and its name."""
+    """A network: the package that has it, the file there, and its name.
+
+    >>> Network("timm", "resnet", "resnet18").name
+    'resnet18'
+    """
 
     family: str
     file: str
@@ -33,7 +37,11 @@ class Network:
 
 
 def catalogue(family: str) -> Iterator[Network]:
-    """The networks of a family: of timm and torchvision the smallest architecture of every file that has BN."""
+    """The networks of a family: of timm and torchvision the smallest architecture of every file that has BN.
+
+    >>> catalogue("timm")  # its package is imported with the first of them
+    <generator object catalogue at ...>
+    """
     importlib.import_module(PACKAGES.get(family, family))  # once, for all processes that examine a network of it
     if family == "timm":
         yield from _timm()

@@ -84,7 +84,7 @@ class Collection:
 
     @cached_property
     def groups(self) -> Statistics:
-        """Luminance of every 8th picture, as a first dimension: for :func:`ndlib.pictures.fits.jackknife`."""
+        """Luminance of every 8th picture, as a first dimension, for :func:`ndlib.pictures.fits.jackknife`."""
         return self.group_sums.statistics("luminance")
 
 
