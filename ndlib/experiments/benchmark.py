@@ -230,7 +230,7 @@ def latest(file: Path, what: str, arch: str, width: float = 1.0) -> Measurement:
 
 
 def price(record: Measurement, kind: str) -> Spread:
-    """Time of a step of one kind in a measurement of :func:`.step_times.time_steps`, BN = 1, and the bounds of that ratio.
+    """Time of a step of one kind in a measurement of :func:`.step_times.time_steps`, BN = 1, and the ratio's bounds.
 
     The times of BN itself wander with the state of memory, by more than two kinds often differ. So there is one time of
     BN for all, the median over all its pairs, and the bounds take the upper quartile of the one with the lower of the
