@@ -6,13 +6,11 @@ import base64
 import hashlib
 import html
 import json
-import uuid
 from typing import Any, ClassVar
 
 import anywidget
 import numpy as np
 import traitlets
-from IPython.display import display
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -66,11 +64,6 @@ class BookWidget(anywidget.AnyWidget):
     """
 
     _name: ClassVar[str]
-    _still_id = traitlets.Unicode().tag(sync=True)  # by which the widget finds its still picture in a notebook
-
-    @traitlets.default("_still_id")
-    def _new_id(self) -> str:
-        return uuid.uuid4().hex
 
     def still(self) -> Figure:
         """The widget as it now stands, as a figure."""
@@ -94,21 +87,12 @@ class BookWidget(anywidget.AnyWidget):
             f'<script type="application/json">{data}</script>\n</div>'
         )
 
-    def _ipython_display_(self) -> None:
-        """Show the widget, and its still picture for whoever opens the notebook without the kernel of now.
-
-        They are two outputs, since a program that knows widgets shows nothing else of an output that has one, though
-        it may have lost the widget's state; and the widget hides the still picture while it lives. This method alone
-        is asked by ipywidgets 7 and 8 alike.
-        """
-        bundle = super()._repr_mimebundle_() if self.comm is not None else None  # None of a closed one
-        if bundle is not None:
-            data, metadata = bundle
-            # The empty text is what programs that know no widgets take; without it they would print the address.
-            view = {mime: content for mime, content in data.items() if mime != "text/plain"} | {"text/markdown": ""}
-            display(view, metadata=metadata, raw=True)
-        still = f'<div data-still-of="{self._still_id}">{self.page_html()}</div>'
-        display({"text/html": still, "text/plain": self.describe()}, raw=True)
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle = super()._repr_mimebundle_(**options)
+        if bundle is None:
+            return None
+        data, metadata = bundle
+        return {**data, "text/html": self.page_html()}, metadata
 
 
 def _plain(value: Any) -> Any:

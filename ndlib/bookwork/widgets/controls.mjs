@@ -26,9 +26,6 @@ export function frame(el, { model, name, title, tryThis }) {
   const hint = make("span", {}, tryThis);
   const stage = make("div", { class: "nd-stage" }, picture, readout, problem, presets, controls);
   root.append(make("p", { class: "nd-try" }, make("strong", {}, "Try this. "), hint), stage, more);
-  // In a notebook the still picture is an output of its own. It goes while this widget lives, and no longer.
-  const still = model.get("_still_id");
-  if (still) root.append(make("style", {}, `[data-still-of="${still}"] { display: none; }`));
   // What an address may say about the widget: for each trait a function from its text to a value, or to undefined.
   root.settings = new Map();
   el.append(root);
