@@ -54,7 +54,7 @@ def test_search_still_finds(visit, address):
     """Its index is loaded by its own page alone."""
     visited = visit(f"{address}/search.html?q=whitening", address)
     visited.page.locator("#search-results li a").first.wait_for()
-    assert "found" in visited.page.inner_text("#search-results")
+    visited.page.wait_for_function("document.querySelector('#search-results').innerText.includes('found')")
     assert visited.problems == []
 
 
