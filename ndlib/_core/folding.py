@@ -18,8 +18,8 @@ MANY = 16  # blocks from which on they are folded as columns
 
 def fold(weight: Tensor, bias: Tensor | None, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
     """Weight W D and bias b - W D mu of a plain layer; ``mean`` of shape (groups, 1 or blocks, n)."""
-    many = patches.grouping == "interleaved" and patches.blocks >= MANY
-    folded, shift = (_FoldColumns if many else _FoldRows).apply(weight, mean, root, patches)
+    columns = patches.grouping == "interleaved" and patches.blocks >= MANY
+    folded, shift = _Fold.apply(weight, mean, root, patches, columns)
     return folded, -shift if bias is None else bias - shift
 
 
@@ -56,97 +56,71 @@ def turned(weight: Tensor, groups: int) -> Tensor:
 class _Fold(torch.autograd.Function):
     """The weights times the root, W D, with all blocks in one product, and W D mu.
 
+    A filter is a row like those of the patches, and cut into blocks as they are. Or, as it lies in memory, it is a
+    matrix of n rows whose columns are the interleaved blocks: D multiplies these from the left, and nothing is put into
+    order, but with few columns this product is slow.
+
     With G and g the gradients of the two, those of W, mu and D are (G + g mu') D', D' W' g and W' (G + g mu').
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Patches], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.patches = inputs[3]
-
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, None]  # of weight, mean and root
-
-
-class _FoldRows(_Fold):
-    """A filter is a row like those of the patches, and cut into blocks as they are."""
+    def forward(weight: Tensor, mean: Tensor, root: Tensor, patches: Patches, columns: bool) -> tuple[Tensor, Tensor]:
+        blocks = _cut(weight, root, patches, columns)
+        white = product(root.mT.unsqueeze(1), blocks) if columns else product(blocks, root)
+        by_filter = len(root), len(weight) // len(root), -1
+        shift = product(white.view(by_filter), _means(mean, patches, columns).mT)
+        return _joined(white, weight, patches, columns), shift.flatten()
 
     @staticmethod
-    def forward(weight: Tensor, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
-        rows = product(_filters(weight, root, patches), root)
-        shift = product(rows.view(len(root), -1, patches.blocks * rows.shape[-1]), _means(mean, patches).mT)
-        return _unfilters(rows, weight, patches), shift.flatten()
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.patches, ctx.columns = inputs[3:]
 
     @staticmethod
     @backward_pass
-    def backward(ctx: Any, grad_weight: Tensor, grad_shift: Tensor) -> Gradients:
+    def backward(
+        ctx: Any, grad_weight: Tensor, grad_shift: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         weight, mean, root = ctx.saved_tensors
-        patches, (of_weight, of_mean, of_root, _) = ctx.patches, ctx.needs_input_grad
+        patches, columns, (of_weight, of_mean, of_root, *_) = ctx.patches, ctx.columns, ctx.needs_input_grad
         by_filter, grad_shift = (len(root), len(weight) // len(root), -1), grad_shift.view(len(root), -1, 1)
-        grad = _filters(grad_weight, root, patches)
-        grad = torch.addcmul(grad.view(by_filter), grad_shift, _means(mean, patches)).view_as(grad)
-        new_weight = _unfilters(product(grad, root.mT), weight, patches) if of_weight else None
+        grad = _cut(grad_weight, root, patches, columns)
+        grad = torch.addcmul(grad.view(by_filter), grad_shift, _means(mean, patches, columns)).view_as(grad)
+        new_weight = None
+        if of_weight:
+            through = product(root.unsqueeze(1), grad) if columns else product(grad, root.mT)
+            new_weight = _joined(through, weight, patches, columns)
         if not (of_mean or of_root):  # where the running averages serve
-            return new_weight, None, None, None
-        rows = _filters(weight, root, patches)
-        of_blocks = product(grad_shift.mT, rows.view(by_filter)).view(len(root), patches.blocks, -1)
+            return new_weight, None, None, None, None
+        blocks = _cut(weight, root, patches, columns)
+        of_blocks = product(grad_shift.mT, blocks.view(by_filter))
+        if columns:
+            of_blocks = of_blocks.view(len(root), -1, patches.blocks).mT
+            blocks, grad = (t.movedim(2, 1).flatten(2).mT for t in (blocks, grad))
+        else:
+            of_blocks = of_blocks.view(len(root), patches.blocks, -1)
         new_mean = product(of_blocks if mean.shape[1] > 1 else of_blocks.sum(1, keepdim=True), root)
-        return new_weight, new_mean, product(rows.mT, grad) if of_root else None, None
+        return new_weight, new_mean, product(blocks.mT, grad) if of_root else None, None, None
 
 
-def _means(mean: Tensor, patches: Patches) -> Tensor:
-    """The mean of a whole filter, shape (groups, 1, blocks * n), whether or not the blocks share theirs."""
-    return mean.expand(-1, patches.blocks, -1).flatten(1).unsqueeze(1)
-
-
-def _filters(weight: Tensor, root: Tensor, patches: Patches) -> Tensor:
-    """The blocks of all filters as rows, shape (groups, filters * blocks, n)."""
+def _cut(weight: Tensor, root: Tensor, patches: Patches, columns: bool) -> Tensor:
+    """The blocks of all filters: rows, (groups, filters * blocks, n), or columns, (groups, filters, n, blocks)."""
+    if columns:
+        return weight.reshape(len(root), -1, root.shape[-1], patches.blocks)
     return into_blocks(weight.movedim(1, -1), patches).reshape(len(root), -1, root.shape[-1])
 
 
-def _unfilters(rows: Tensor, like: Tensor, patches: Patches) -> Tensor:
-    """Undo :func:`_filters`."""
-    samples = rows.view(len(like), 1, patches.blocks, -1)
+def _joined(blocks: Tensor, like: Tensor, patches: Patches, columns: bool) -> Tensor:
+    """Undo :func:`_cut`."""
+    if columns:
+        return blocks.view(like.shape)
+    samples = blocks.view(len(like), 1, patches.blocks, -1)
     return out_of_blocks(samples, (*like.shape[2:], like.shape[1]), patches).movedim(-1, 1)
 
 
-class _FoldColumns(_Fold):
-    """A filter of C channels and T taps, as it lies in memory, is a matrix of n rows and C T / n columns.
-
-    These columns are the interleaved blocks. D multiplies them from the left, and nothing is put into order; but with
-    few columns this product is slow.
-    """
-
-    @staticmethod
-    def forward(weight: Tensor, mean: Tensor, root: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
-        columns = product(root.mT.unsqueeze(1), _columns(weight, root, patches))
-        shift = product(columns.flatten(2), _column_means(mean, patches).mT)
-        return columns.view(weight.shape), shift.flatten()
-
-    @staticmethod
-    @backward_pass
-    def backward(ctx: Any, grad_weight: Tensor, grad_shift: Tensor) -> Gradients:
-        weight, mean, root = ctx.saved_tensors
-        patches, (of_weight, of_mean, of_root, _) = ctx.patches, ctx.needs_input_grad
-        grad, grad_shift = _columns(grad_weight, root, patches), grad_shift.view(len(root), -1, 1)
-        grad = torch.addcmul(grad.flatten(2), grad_shift, _column_means(mean, patches)).view_as(grad)
-        new_weight = product(root.unsqueeze(1), grad).view(weight.shape) if of_weight else None
-        if not (of_mean or of_root):  # where the running averages serve
-            return new_weight, None, None, None
-        columns = _columns(weight, root, patches)
-        of_blocks = product(grad_shift.mT, columns.flatten(2)).view(len(root), -1, patches.blocks).mT
-        new_mean = product(of_blocks if mean.shape[1] > 1 else of_blocks.sum(1, keepdim=True), root)
-        rows, grads = (t.movedim(2, 1).flatten(2) for t in (columns, grad))
-        return new_weight, new_mean, product(rows, grads.mT) if of_root else None, None
-
-
-def _column_means(mean: Tensor, patches: Patches) -> Tensor:
-    """As :func:`_means`, in the order of :func:`_columns`."""
-    return mean.expand(-1, patches.blocks, -1).mT.flatten(1).unsqueeze(1)
-
-
-def _columns(weight: Tensor, root: Tensor, patches: Patches) -> Tensor:
-    """The blocks of all filters as columns, shape (groups, filters, n, blocks)."""
-    return weight.reshape(len(root), -1, root.shape[-1], patches.blocks)
+def _means(mean: Tensor, patches: Patches, columns: bool) -> Tensor:
+    """The mean of a whole filter in the order of :func:`_cut`, shape (groups, 1, blocks * n)."""
+    means = mean.expand(-1, patches.blocks, -1)
+    return (means.mT if columns else means).flatten(1).unsqueeze(1)
