@@ -10,10 +10,9 @@
 
 The method stands in this folder: ``functional`` (the mathematics), ``layers``, ``conversion``, ``averages``,
 ``diagnostics``, and what they are built from, ``_core`` and ``_conversion``. It needs torch and NumPy alone. The wings
-serve the book:
-``pictures`` (statistics and kernels of photographs), ``experiments`` (data sets, networks, training, ledgers),
-``evidence`` (published numbers and the audit), ``bookwork`` (figures, widgets, exercises) and ``cli``. Each loads when
-it is first used.
+serve the book: ``pictures`` (statistics and kernels of photographs), ``experiments`` (data sets, networks, training,
+ledgers), ``evidence`` (published numbers and the audit), ``bookwork`` (figures, widgets, exercises) and ``cli``. Each
+loads when it is first used.
 """
 
 import importlib

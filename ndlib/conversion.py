@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ._conversion.counterparts import DECONV_OF, plain_channels, plain_layer, refuse_merged, shape_of
+from ._conversion.counterparts import DECONV_OF, own_product, plain_channels, plain_layer, refuse_merged, shape_of
 from ._conversion.fast_path import choose_paths
 from ._conversion.following import copied
 from ._conversion.norms import Copy, instead_of
@@ -21,7 +21,7 @@ from ._conversion.planning import Linear, Path, Plan, decide_norms, full_name, p
 from ._conversion.pretrained import batches_of, fuse, input_dimensions, measure_and_undo, tied
 from ._conversion.replacing import put_in_place, unwrapped
 from ._conversion.report import LayerReport, Report
-from ._conversion.subclasses import OwnInput, OwnWeight, product_of
+from ._conversion.subclasses import OwnInput, OwnWeight, Product
 from ._core.options import Options
 from ._core.private_torch import pass_hooks
 from ._core.whitening import Deconvolution
@@ -96,7 +96,7 @@ def convert(
     _check_layers(net)
     inside, put_back, off = unwrapped(net)
     before = dict(inside.named_parameters())
-    inside = inside if inplace else copied(inside, modules=list(inside.modules()))
+    inside = inside if inplace else copied(inside)
     whole = _with_a_place(inside)
     path = Path(whole, example_input)
     rows = _converted(whole, path, None, linear_block_size, linear, options)
@@ -177,25 +177,23 @@ def _convert_layer(net: nn.Module, plan: Plan, path: Path, linear_block_size: in
     elif path.sees_one_pixel(plan.name):
         options = options | {"sampling_stride": 1}
         notes.append("measured at every image: its input is one pixel")
-    layer = deconvolved(module, options)
+    own = own_product(module)
+    layer = deconvolved(module, options, own)
     if module.bias is None and layer.bias is not None:
         notes.append("bias added")
     put_in_place(net, plan.name, layer.train(module.training))
-    own = None if parametrize.type_before_parametrizations(module) in DECONV_OF else product_of(module)
     if own is not None and own.pads:  # behind the hooks of the layer before, which have passed to it
         layer.register_forward_pre_hook(OwnInput(module), with_kwargs=True)
         notes.append("pads by itself")
     plan.why = "; ".join(filter(None, notes))
 
 
-def deconvolved(module: Any, options: Mapping[str, Any]) -> Any:
+def deconvolved(module: Any, options: Mapping[str, Any], own: Product | None) -> Any:
     """A deconvolution layer with the very parameters of a plain convolution or linear layer, or of a subclass that does
-    something to its input or weight first, which the new layer then does too.
+    something of its own to its input or weight first, which the new layer then does too.
     """
     one = next(module.parameters())  # not the weight: asking a parametrised layer for it may change the layer
     kind: dict[str, Any] = {"device": one.device, "dtype": one.dtype}
-    torchs = parametrize.type_before_parametrizations(module)
-    own = None if torchs in DECONV_OF else product_of(module)
     if isinstance(module, nn.Linear):
         has_bias = module.bias is not None
         layer: Any = DeconvLinear(module.in_features, module.out_features, has_bias, **kind, **options)
@@ -273,7 +271,7 @@ def convert_pretrained(
     inside, put_back, off = unwrapped(net)
     if options.get("sample_norm"):
         raise ValueError("sample_norm changes what a trained network computes; convert(net, ...) trains one with it")
-    bare = copied(inside, modules=list(inside.modules())).eval()
+    bare = copied(inside).eval()
     net = _with_a_place(bare)
     batches = batches_of(bare, images)
     first = next(batches, None)
@@ -336,7 +334,7 @@ def to_plain(model: nn.Module, example_input: Any = None) -> nn.Module:
     refuse_merged(model)
     warn_of_stale_averages(model)
     model, put_back, _ = unwrapped(model)
-    model = copied(model, modules=list(model.modules()))
+    model = copied(model)
     check_finite(model)  # the copy, as it clears the flags that it reads
     dimensions = _dimensions(model, example_input)
     with torch.no_grad():

@@ -203,6 +203,5 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
         for part in value:
             yield from tensors_in(part)
     elif hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type)) and not callable(value):
-        yield from (
-            part for part in vars(value).values() if isinstance(part, Tensor)
-        )  # such as torchvision's ImageList
+        # Such as torchvision's ImageList.
+        yield from (part for part in vars(value).values() if isinstance(part, Tensor))

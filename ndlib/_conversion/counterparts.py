@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .._core.samples import SampleNorm
 from .._core.warn import warn
@@ -20,8 +21,9 @@ from ..layers import (
     DeconvLinear,
 )
 from .calls import TRANSPOSED
+from .subclasses import Product, product_of
 
-__all__ = ["DECONV_OF", "PLAIN_OF", "plain_channels", "plain_layer", "refuse_merged", "shape_of"]
+__all__ = ["DECONV_OF", "PLAIN_OF", "own_product", "plain_channels", "plain_layer", "refuse_merged", "shape_of"]
 
 FEW = 0.1  # of the weights are zero by chance at most
 
@@ -35,6 +37,11 @@ PLAIN_OF: dict[Any, type[nn.Module]] = {
     DeconvLinear: nn.Linear,
 }
 DECONV_OF: dict[Any, Any] = {plain: deconv for deconv, plain in PLAIN_OF.items()}
+
+
+def own_product(layer: Any) -> Product | None:
+    """What a subclass of a plain layer computes, see :func:`.product_of`; None of torch's own, parametrised or not."""
+    return None if parametrize.type_before_parametrizations(layer) in DECONV_OF else product_of(layer)
 
 
 def shape_of(convolution: Any) -> dict[str, Any]:

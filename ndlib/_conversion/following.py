@@ -30,9 +30,9 @@ def arguments_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(example), {}) if isinstance(example, (tuple, list)) else ((example,), {})
 
 
-def copied(value: Any, *, modules: Any = ()) -> Any:
+def copied(value: Any) -> Any:
     """A copy of a network, or of inputs, whose tensors that have a graph are copied without it."""
-    kept = tensors_in([vars(m) for m in modules] or value)
+    kept = tensors_in([vars(m) for m in value.modules()] if isinstance(value, nn.Module) else value)
     return copy.deepcopy(value, {id(t): t.detach().clone() for t in kept if not t.is_leaf})
 
 
@@ -54,7 +54,7 @@ def followed(net: nn.Module, example: Any) -> list[Call]:
 
 
 def _followed(net: nn.Module, example: Any, training: bool) -> list[Call]:
-    trial = copied(net, modules=list(net.modules())).train(training)
+    trial = copied(net).train(training)
     args, kwargs = arguments_of(copied(example))
     recorder = _Recorder(trial, (args, kwargs))
     for module, name in zip(trial.modules(), [name for name, _ in net.named_modules()], strict=True):

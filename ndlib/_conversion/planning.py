@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from .._core.whitening import Deconvolution
 from .calls import CONVOLUTIONS, Calls
-from .counterparts import DECONV_OF
+from .counterparts import DECONV_OF, own_product
 from .following import followed
 from .norms import BATCH_NORMS, is_batch_norm, is_followed_by_its_children, is_other_norm
 from .report import BARE, Action, LayerReport, Norm
@@ -139,7 +139,7 @@ def _stays(name: str, module: Any, path: Path, linear: Linear, pretrained: bool)
         return "its weights are used by another module"
     if isinstance(module, nn.Linear) and not every and module not in path.classifiers:
         return "not the classifier"
-    product = None if kind in DECONV_OF else product_of(module)
+    product = own_product(module)
     if kind not in DECONV_OF and product is None:
         return "its forward computes something else than a product of its input and weight"
     if pretrained and (parametrize.is_parametrized(module) or (product is not None and product.computes_weight)):

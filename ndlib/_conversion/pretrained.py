@@ -14,11 +14,10 @@ from torch.nn.utils import parametrize
 from .._core.folding import undo_whitening
 from .._core.hooks import before_forward
 from .._core.whitening import Deconvolution
-from .counterparts import DECONV_OF
+from .counterparts import DECONV_OF, own_product
 from .following import arguments_of
 from .norms import fuse_into
 from .planning import Path, is_computed, plans_of
-from .subclasses import product_of
 
 __all__ = ["batches_of", "fuse", "input_dimensions", "measure_and_undo", "tied"]
 
@@ -89,7 +88,7 @@ def fuse(net: nn.Module, path: Path, example: Any) -> dict[str, str]:
         computed = layer is not None and (is_computed(layer) or parametrize.is_parametrized(layer))
         if computed or not isinstance(layer, tuple(DECONV_OF)) or isinstance(layer, Deconvolution):
             continue
-        own = None if type(layer) in DECONV_OF else product_of(layer)
+        own = own_product(layer)
         if type(layer) not in DECONV_OF and (own is None or own.computes_weight):
             continue
         # Features must be the last dimension and the second at once.

@@ -174,10 +174,8 @@ class TransposedConvolution(_AnyConvolution):
         for axis, side in enumerate(x.shape[2:]):
             s, margin = self.stride[axis], self._margin(axis)
             sides.append((side - 1) * s + 1 + 2 * margin + self.output_padding[axis])
-            first, last = (
-                max(0, -(margin // s)),
-                min(side, (sides[-1] - 1 - margin) // s + 1),
-            )  # padding cuts the others
+            # Padding cuts the pixels before the first and from the last on.
+            first, last = max(0, -(margin // s)), min(side, (sides[-1] - 1 - margin) // s + 1)
             source.append(slice(first, last))
             target.append(slice(margin + first * s, margin + (last - 1) * s + 1, s))
             steps.append(self._step(axis, side, sides[-1], stride))

@@ -29,13 +29,8 @@ from .warn import warn
 __all__ = ["Deconvolution", "block_size_for", "without_autocast"]
 
 SMALLEST_BLOCK = 8
-SHAPING = (
-    "block_size",
-    "grouping",
-    "centering",
-    "running",
-    "sample_norm",
-)  # options that decide what buffers and weights mean
+# Options that decide what buffers and weights mean.
+SHAPING = ("block_size", "grouping", "centering", "running", "sample_norm")
 
 
 def block_size_for(features: int, block_size: int) -> int:

@@ -40,8 +40,8 @@ def run(chosen: dict[str, Any], _: list[str]) -> Iterator[str]:
     yield f"{record['device']}, torch {record['torch']}"
     for name, far in record["differences"].items():
         yield f"  {name:24}{far:10.1e}, at most {device_check.TOLERANCES[name.rpartition(' ')[2]]:.0e}"
-    kind = "the host never waits" if not record["waits"] else f"the host waits: {record['waits']}"
-    yield f"  {kind}" if chosen["device"].startswith("cuda") else "  waiting: of a CUDA device only, not run"
+    waiting = "the host never waits" if not record["waits"] else f"the host waits: {record['waits']}"
+    yield f"  {waiting}" if chosen["device"].startswith("cuda") else "  waiting: of a CUDA device only, not run"
     compiled = record["compiled"]
     yield f"  compiled: {compiled if isinstance(compiled, str) else f'loss differs by {compiled:.1e}'}"
     bn = record["seconds"]["BN"][0]

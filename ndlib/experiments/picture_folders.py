@@ -73,9 +73,7 @@ class Pictures:
             _Reader(self.files, self.size, augment),
             batch_size=batch_size,
             sampler=examples,
-            num_workers=min(
-                16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            ),
+            num_workers=min(16, _processors()),
             pin_memory=on_gpu,
             generator=torch.Generator(),  # or it draws from the global one
         )
@@ -86,6 +84,11 @@ class Pictures:
         """SHA-256 over the names, with their folders of classes, and the sizes of the files."""
         told = [f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in self.files]
         return hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).digest()
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Reader(torch.utils.data.Dataset[Tensor]):

@@ -43,7 +43,7 @@ def quietly() -> Iterator[None]:
     """Without the warning of few rows, which small batches bring with them and which speed does not depend on.
 
     >>> with quietly():
-    ...     time = training_step
+    ...     warnings.warn("2 rows for a covariance of 9 columns")
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rows for a covariance")

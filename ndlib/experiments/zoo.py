@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .._conversion.calls import tensors_in
 from .._conversion.following import arguments_of, copied
 from .._conversion.norms import is_batch_norm
+from .._conversion.replacing import put_in_place
 from ..conversion import Copy, Report, convert, convert_pretrained, to_plain
 from .ledger import Record, append_line
 from .provenance import provenance
@@ -126,8 +127,7 @@ class _Visit:
         other = copy.deepcopy(self.new)
         for name, module in self.net.named_modules():
             if is_batch_norm(module) and type(other.get_submodule(name)) is nn.Identity:
-                parent, _, key = name.rpartition(".")
-                setattr(other.get_submodule(parent), key, Copy())
+                put_in_place(other, name, Copy())
         self.found["alias_error"] = _error(self.new, other, self.evaluation)
 
     def folds(self) -> None:
@@ -171,9 +171,8 @@ def _reasons(report: Report) -> dict[str, int]:
 
 def _outputs(net: nn.Module, example: Any) -> list[Tensor]:
     args, kwargs = arguments_of(copied(example))
-    if hasattr(net, "roi_heads") or hasattr(
-        net, "anchor_generator"
-    ):  # boxes are chosen by a threshold: compare features
+    # Detectors choose boxes by a threshold: their features are compared.
+    if hasattr(net, "roi_heads") or hasattr(net, "anchor_generator"):
         return [t for t in tensors_in(net.backbone(torch.stack(list(args[0])))) if t.is_floating_point()]  # type: ignore[operator]
     return [t for t in tensors_in(net(*args, **kwargs)) if t.is_floating_point()]
 

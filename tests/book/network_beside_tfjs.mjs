@@ -1,7 +1,7 @@
 // The forward passes of the race's two convolutions, ours and those of TensorFlow.js with WebAssembly, in turns under Node.
 //
-//   npm install --prefix /tmp/tfjs @tensorflow/tfjs-core@4.22.0 @tensorflow/tfjs-backend-wasm@4.22.0
-//   node tests/book/network_beside_tfjs.mjs /tmp/tfjs [batch] [rounds]
+//   npm install --prefix FOLDER @tensorflow/tfjs-core@4.22.0 @tensorflow/tfjs-backend-wasm@4.22.0
+//   node tests/book/network_beside_tfjs.mjs FOLDER [batch] [rounds]
 //
 // Medians, in milliseconds of the clock and of the processor. Outside of CI: its WebAssembly has no gradient for the
 // filters of a convolution, so that it could not train the race's networks.
