@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +25,43 @@ SIDE = 128  # pixels of the square that is shown
 OWN = "own"  # the reader's photograph, which stays in the browser
 
 
-class BlurLab(BookWidget):
+class Photographed(BookWidget):
+    """A widget that shows one of three photographs, or one of Python's, or one that stays in the reader's browser."""
+
+    _side: ClassVar[int] = SIDE  # pixels of the square, which divide those of photographs_shown
+
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    pictures = traitlets.Bytes().tag(sync=True)  # one after the other, a byte each pixel
+
+    photograph = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, picture: Tensor | None = None, **traits: Any) -> None:
+        shown = photographs_shown()
+        if picture is not None:
+            shown = {**shown, "yours": square(picture)}
+        names, side = list(shown), self._side
+        parts = (p.reshape(side, SIDE // side, side, -1).mean((1, 3)).round().astype(np.uint8) for p in shown.values())
+        super().__init__(
+            names=names,
+            pictures=b"".join(pixels.tobytes() for pixels in parts),
+            **{"photograph": names[-1] if picture is not None else names[0], **traits},
+        )
+
+    @traitlets.validate("photograph")
+    def _one_of_names(self, proposal: Any) -> str:
+        if proposal["value"] not in [*self.names, OWN]:
+            raise traitlets.TraitError(f"photograph must be one of {self.names}, got {proposal['value']!r}")
+        return proposal["value"]
+
+    def _pixels(self) -> NDArray[np.float64]:
+        """The photograph: 0 black, 1 white."""
+        if self.photograph == OWN:
+            raise ValueError("the photograph on show is the reader's and stays in the browser; set w.photograph")
+        pixels = np.frombuffer(self.pictures, np.uint8).reshape(len(self.names), self._side, self._side)
+        return pixels[self.names.index(self.photograph)] / 255
+
+
+class BlurLab(Photographed):
     """Blur a photograph, add noise, and restore it with the Wiener filter ``conj(H) / (|H|^2 + K)``.
 
     H is the transfer function of the blur. With K = 0 this is the inverse filter. A photograph that the reader drops
@@ -55,38 +91,14 @@ class BlurLab(BookWidget):
     _esm = bundle.module(_name)
     _css = bundle.style(_name)
 
-    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    pictures = traitlets.Bytes().tag(sync=True)  # one after the other, a byte each pixel
-
-    photograph = traitlets.Unicode().tag(sync=True)
     sigma = traitlets.Float(1.0, min=0.3, max=5.0).tag(sync=True)
     noise = traitlets.Float(1 / 255, min=0.0, max=0.2).tag(sync=True)
     k = traitlets.Float(0.008, min=0.0, max=1.0).tag(sync=True)
 
-    def __init__(self, picture: Tensor | None = None, **traits: Any) -> None:
-        shown = photographs_shown()
-        if picture is not None:
-            shown = {**shown, "yours": square(picture)}
-        names = list(shown)
-        super().__init__(
-            names=names,
-            pictures=b"".join(pixels.tobytes() for pixels in shown.values()),
-            **{"photograph": names[-1] if picture is not None else names[0], **traits},
-        )
-
-    @traitlets.validate("photograph")
-    def _one_of_names(self, proposal: Any) -> str:
-        if proposal["value"] not in [*self.names, OWN]:
-            raise traitlets.TraitError(f"photograph must be one of {self.names}, got {proposal['value']!r}")
-        return proposal["value"]
-
     @property
     def picture(self) -> NDArray[np.float64]:
         """The photograph: (128, 128), 0 black, 1 white."""
-        if self.photograph == OWN:
-            raise ValueError("the photograph on show is the reader's and stays in the browser; set w.photograph")
-        pixels = np.frombuffer(self.pictures, np.uint8).reshape(len(self.names), SIDE, SIDE)
-        return pixels[self.names.index(self.photograph)] / 255
+        return self._pixels()
 
     @property
     def blurred(self) -> NDArray[np.float64]:

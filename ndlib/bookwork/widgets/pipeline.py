@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,13 +10,12 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ... import functional
 from ...pictures import restore
 from .. import plotting
-from . import blur_lab, bundle
-from .base import BookWidget
+from . import bundle
+from .blur_lab import Photographed, noise_field
 from .patch_matrix import window_weights
 
 __all__ = ["Pipeline"]
@@ -26,7 +24,7 @@ SIDE = 64  # pixels of the square that is shown
 STAGES = ["picture", "window", "x", "cov", "spectrum", "d", "w", "dw", "y"]
 
 
-class Pipeline(BookWidget):
+class Pipeline(Photographed):
     """A picture on its way through a deconvolution layer: X, Cov, its spectrum, D, w, Dw, and the output.
 
     A picture that the reader brings, takes with the camera or draws never leaves the browser, so Python cannot follow
@@ -62,10 +60,8 @@ class Pipeline(BookWidget):
     _esm = bundle.module(_name)
     _css = bundle.style(_name)
 
-    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    pictures = traitlets.Bytes().tag(sync=True)  # one after the other, a byte each pixel
+    _side = SIDE
 
-    photograph = traitlets.Unicode().tag(sync=True)
     k = traitlets.Enum([3, 5, 7], 5).tag(sync=True)
     w = traitlets.Enum(["middle", "mean", "edge"], "middle").tag(sync=True)
     eps = traitlets.Float(1e-5, min=1e-8, max=0.1).tag(sync=True)
@@ -78,38 +74,17 @@ class Pipeline(BookWidget):
     other = traitlets.Int(13, min=0).tag(sync=True)
     direction = traitlets.Int(0, min=0).tag(sync=True)
 
-    def __init__(self, picture: Tensor | None = None, **traits: Any) -> None:
-        shown = blur_lab.photographs_shown()
-        if picture is not None:
-            shown = {**shown, "yours": blur_lab.square(picture)}
-        names = list(shown)
-        halves = (pixels.reshape(SIDE, 2, SIDE, 2).mean((1, 3)).round().astype(np.uint8) for pixels in shown.values())
-        super().__init__(
-            names=names,
-            pictures=b"".join(pixels.tobytes() for pixels in halves),
-            **{"photograph": names[-1] if picture is not None else names[0], **traits},
-        )
-
-    @traitlets.validate("photograph")
-    def _one_of_names(self, proposal: Any) -> str:
-        if proposal["value"] not in [*self.names, blur_lab.OWN]:
-            raise traitlets.TraitError(f"photograph must be one of {self.names}, got {proposal['value']!r}")
-        return proposal["value"]
-
     @property
     def image(self) -> NDArray[np.float64]:
         """The picture after blur and noise: (64, 64), 0 black, 1 white."""
-        if self.photograph == blur_lab.OWN:
-            raise ValueError("the picture on show is the reader's and stays in the browser; set w.photograph")
-        pixels = np.frombuffer(self.pictures, np.uint8).reshape(len(self.names), SIDE, SIDE)
-        image = torch.from_numpy(pixels[self.names.index(self.photograph)] / 255)
+        image = torch.from_numpy(self._pixels())
         if self.blur:
             image = restore.convolve(image, restore.gaussian_kernel(self.blur))
         return image.numpy() + self.noise * self._noise
 
     @cached_property
     def _noise(self) -> NDArray[np.float64]:
-        return blur_lab.noise_field().ravel()[: SIDE * SIDE].reshape(SIDE, SIDE)
+        return noise_field().ravel()[: SIDE * SIDE].reshape(SIDE, SIDE)
 
     @property
     def matrix(self) -> NDArray[np.float64]:
